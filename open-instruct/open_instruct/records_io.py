@@ -1,0 +1,181 @@
+"""Records on disk: JSON lines that survive a killed run, and files that are whole or absent.
+
+A run is read while it is written and after it has been killed, so a reader must expect a
+last line that stops in the middle, and a writer must not glue its first line to one.
+Everything written is strict JSON in ASCII: other readers refuse `NaN`, and text from a
+model may hold lone surrogates, which UTF-8 cannot carry but a `\\u` escape can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+StrPath = str | os.PathLike[str]
+
+
+def to_jsonable(value: Any) -> Any:
+    """`value` as plain JSON types; a float that JSON cannot hold (nan, inf) becomes None.
+
+    Arrays and scalars of numpy and torch are recognised by their methods, so that neither
+    library is imported here. An unknown type is an error rather than its `repr`.
+
+    >>> to_jsonable({"loss": float("nan"), 3: (1, 2.5)})
+    {'loss': None, '3': [1, 2.5]}
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, enum.Enum):  # before int: an IntEnum is both
+        return to_jsonable(value.value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch: a number for a scalar, nested lists for an array
+        return to_jsonable(value.tolist())
+    raise TypeError(f"cannot write a {type(value).__module__}.{type(value).__qualname__} as JSON")
+
+
+def dumps(value: Any) -> str:
+    """One line of strict ASCII JSON."""
+    return json.dumps(to_jsonable(value), ensure_ascii=True, allow_nan=False)
+
+
+class JsonlWriter:
+    """Appends records to a file, one line and one flush each; may be shared by threads.
+
+    A last line that an earlier run left cut is removed first: it is lost already, and the
+    first record of this run must not be lost with it.
+    """
+
+    def __init__(self, path: StrPath):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _mend_tail(self.path)
+        self._lock = threading.Lock()
+        self._file = self.path.open("a", encoding="ascii", newline="\n")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        line = dumps(record) + "\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonlWriter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _mend_tail(path: Path) -> None:
+    """Make the file end with a newline: complete a last line that is whole, cut one that is not."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        start = end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while start > 0 and b"\n" not in tail:
+            step = min(1 << 16, start)
+            start -= step
+            file.seek(start)
+            tail = file.read(step) + tail
+        tail = tail[tail.rfind(b"\n") + 1 :]
+        if not tail:
+            return
+        if _parse(tail) is None:
+            file.truncate(end - len(tail))
+        else:
+            file.seek(end)
+            file.write(b"\n")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # ValueError covers bad UTF-8, too
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_jsonl(path: StrPath, *, bad_lines: list[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The objects in a JSON-lines file, in order, without those that a killed run left cut.
+
+    A bad line without a newline at the end of the file is such a cut, and passed over. Any
+    other bad line is a damaged file and raises ValueError; a caller that would rather go
+    on hands in `bad_lines`, which collects the numbers (from 1) of all lines passed over.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            record = _parse(line)
+            if record is not None:
+                yield record
+            elif bad_lines is not None:
+                bad_lines.append(number)
+            elif line.endswith(b"\n"):
+                raise ValueError(f"{os.fspath(path)}, line {number}: not a JSON object: {line[:80]!r}")
+
+
+def drop_steps_after(path: StrPath, step: int) -> int:
+    """Rewrite a JSON-lines file without the records whose `training_step` is past `step`.
+
+    For resuming: what a killed run wrote after its last checkpoint will happen again.
+    Returns how many lines went; a missing file is no lines.
+    """
+    if not os.path.exists(path):
+        return 0
+    kept, dropped = [], 0
+    for record in read_jsonl(path):
+        number = record.get("training_step")
+        if isinstance(number, (int, float)) and number > step:
+            dropped += 1
+        else:
+            kept.append(dumps(record) + "\n")
+    if dropped:
+        write_text_atomic(path, "".join(kept))
+    return dropped
+
+
+def write_text_atomic(path: StrPath, text: str) -> None:
+    """Write a whole UTF-8 file or leave the old one: a reader never sees half of it.
+
+    Lone surrogates, which UTF-8 cannot hold, become `?`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its 0600 would stay on the file, and others may have to read a report.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text.encode("utf-8", errors="replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: StrPath, obj: Any) -> None:
+    """`obj` as indented JSON, written as `write_text_atomic` does."""
+    text = json.dumps(to_jsonable(obj), ensure_ascii=True, allow_nan=False, indent=2)
+    write_text_atomic(path, text + "\n")

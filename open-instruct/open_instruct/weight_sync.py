@@ -1,0 +1,177 @@
+"""Getting the learner's weights into the policy engines after a step.
+
+On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs the
+state dict travels through Ray's object store, which also crosses nodes, to each engine actor; the
+actor hands it to its engine core in an anonymous memory file (`SharedWeights`), received by the
+``shared_memory`` backend in `open_instruct.weight_sync_cpu`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """Where each tensor lies in the flat buffer: (name, dtype name, shape, offset in bytes)."""
+
+    tensors: list[tuple[str, str, list[int], int]]
+    num_bytes: int
+
+
+class FlatWeights:
+    """Copies a module's parameters into one flat byte buffer, in the dtype that the engines use."""
+
+    def __init__(self, module: Any, dtype: Any) -> None:
+        offset, tensors = 0, []
+        for name, parameter in module.named_parameters():
+            shape = list(getattr(parameter, "ds_shape", parameter.shape))
+            tensors.append((name, str(dtype).removeprefix("torch."), shape, offset))
+            size = int(np.prod(shape)) * dtype.itemsize
+            offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.module, self.dtype = module, dtype
+        self.layout = WeightLayout(tensors, offset)
+
+    def copy(self, *, keep: bool = True) -> np.ndarray | None:
+        """The current weights as (num_bytes,) uint8; None where `keep` is False.
+
+        Under ZeRO-3 gathering is a collective: every rank must call, ranks but the first with keep=False.
+        """
+        import torch
+
+        buffer = torch.zeros(self.layout.num_bytes, dtype=torch.uint8) if keep else None
+        for (name, _, shape, offset), (_, parameter) in zip(
+            self.layout.tensors, self.module.named_parameters(), strict=True
+        ):
+            with gathered(parameter), torch.no_grad():
+                if buffer is not None:
+                    size = int(np.prod(shape)) * self.dtype.itemsize
+                    view = buffer[offset : offset + size].view(self.dtype).view(shape)
+                    view.copy_(parameter)
+        return None if buffer is None else buffer.numpy()
+
+
+@contextmanager
+def gathered(parameter: Any) -> Iterator[None]:
+    """Within the block `parameter` is whole on this rank, also under DeepSpeed ZeRO-3."""
+    if not hasattr(parameter, "ds_id"):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
+        yield
+
+
+class SharedWeights:
+    """An anonymous memory file that this process writes and its engine core reads."""
+
+    def __init__(self) -> None:
+        self._handle = os.memfd_create("policy-weights")
+        self.path = f"/proc/{os.getpid()}/fd/{self._handle}"
+
+    def write(self, flat: np.ndarray) -> None:
+        """Replace the content by `flat`, (num_bytes,) uint8."""
+        os.ftruncate(self._handle, flat.nbytes)
+        view, done = memoryview(flat), 0
+        while done < flat.nbytes:
+            done += os.pwrite(self._handle, view[done:], done)
+
+
+class ObjectStoreSender:
+    """Learner side on CPUs: one object in Ray's store, read by every engine."""
+
+    def __init__(self, module: Any, dtype: Any, engines: list[Any], rank: int) -> None:
+        self._flat, self._engines, self._rank = FlatWeights(module, dtype), engines, rank
+
+    def send(self, version: int) -> None:
+        """Bring every engine to the current weights; returns when they have them."""
+        import ray
+
+        flat = self._flat.copy(keep=self._rank == 0)
+        if flat is not None:
+            reference = ray.put(flat)
+            ray.get([e.load_weights.remote(reference, self._flat.layout, version) for e in self._engines])
+
+
+class NcclSender:
+    """Learner side on GPUs: vLLM's trainer-side NCCL engine, driven on every learner rank."""
+
+    def __init__(
+        self, module: Any, engines: list[Any], rank: int, *, tensor_parallel_size: int, address: str, port: int
+    ) -> None:
+        from vllm.distributed.weight_transfer.nccl_engine import (
+            NCCLTrainerInitInfo,
+            NCCLTrainerWeightTransferEngine,
+        )
+
+        self._client = _EnginesClient(engines, tensor_parallel_size)
+        info = NCCLTrainerInitInfo(
+            master_address=address,
+            master_port=port,
+            world_size=1 + len(engines) * tensor_parallel_size,
+            rank=rank,
+        )
+        self._engine = NCCLTrainerWeightTransferEngine.trainer_init(
+            info, client=self._client, source=_deepspeed_source(module)
+        )
+
+    def send(self, version: int) -> None:
+        """Bring every engine to the current weights; every learner rank must call it."""
+        self._client.version = version
+        self._engine.send_weights()
+
+
+class _EnginesClient:
+    """vLLM's `VLLMWeightSyncClient` over a list of engine actors."""
+
+    def __init__(self, engines: list[Any], tensor_parallel_size: int) -> None:
+        self._engines, self._tp, self.version = engines, tensor_parallel_size, 0
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        # vLLM numbers the workers of one engine from 1; those of the next engine follow.
+        infos = [init_info | {"rank_offset": 1 + i * self._tp} for i in range(len(self._engines))]
+        self._call("init_weight_transfer", [(info,) for info in infos])
+
+    def start_weight_update(self) -> None:
+        self._call("start_weight_update")
+
+    def update_weights(self, update_info: Any) -> None:
+        self._call("receive_weights", [(update_info,)] * len(self._engines))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._call("finish_weight_update", [(self.version,)] * len(self._engines))
+
+    def _call(self, method: str, arguments: list[tuple[Any, ...]] | None = None) -> None:
+        import ray
+
+        arguments = arguments or [()] * len(self._engines)
+        calls = [getattr(e, method).remote(*a) for e, a in zip(self._engines, arguments, strict=True)]
+        ray.get(calls)
+
+
+def _deepspeed_source(module: Any) -> Any:
+    """vLLM's `WeightSource` over a DeepSpeed module: gathers one parameter at a time under ZeRO-3."""
+    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    class DeepSpeedSource(WeightSource):
+        def metadata(self) -> list[ParamMeta]:
+            return [
+                ParamMeta(name, p.dtype, tuple(getattr(p, "ds_shape", p.shape)))
+                for name, p in module.named_parameters()
+            ]
+
+        def __iter__(self) -> Iterator[tuple[str, Any]]:
+            for name, parameter in module.named_parameters():
+                with gathered(parameter):
+                    yield name, parameter.data
+
+    return DeepSpeedSource()
