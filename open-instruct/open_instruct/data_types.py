@@ -1,6 +1,6 @@
 """What the stages of a run hand to each other: plain, typed, picklable data.
 
-    PromptRequest -> engine -> Sample x G -> verifiers -> ScoredSample x G = Group -> PackedBatch -> learner
+PromptRequest -> engine -> Sample x G -> verifiers -> ScoredSample x G = Group -> PackedBatch -> learner
 """
 
 from __future__ import annotations

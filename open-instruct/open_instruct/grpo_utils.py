@@ -71,9 +71,7 @@ def kl_penalty(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kl_estimator:
     raise ValueError(f"kl_estimator must be 0, 1, 2 or 3, not {kl_estimator}")
 
 
-def truncated_importance_weights(
-    logprobs: torch.Tensor, sampler_logprobs: torch.Tensor, cap: float
-) -> torch.Tensor:
+def truncated_importance_weights(logprobs: torch.Tensor, sampler_logprobs: torch.Tensor, cap: float) -> torch.Tensor:
     """min(p_trainer / p_sampler, cap) for each token, without gradient; all ones when `cap` <= 0."""
     import torch
 

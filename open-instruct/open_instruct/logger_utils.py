@@ -33,7 +33,9 @@ def setup_logging(level: int | str = logging.INFO) -> logging.Logger:
     if not any(handler.get_name() == "open_instruct" for handler in root.handlers):
         handler = logging.StreamHandler(sys.stderr)
         handler.set_name("open_instruct")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+        )
         root.addHandler(handler)
         root.setLevel(logging.WARNING)
     for name in _OWN_PACKAGES:
@@ -72,7 +74,9 @@ class MetricsLogger:
         if resume_step is None:
             _set_aside(path)
         elif dropped := drop_steps_after(path, resume_step):
-            logger.info("resuming after step %d: dropped %d later lines of %s", resume_step, dropped, path.name)
+            logger.info(
+                "resuming after step %d: dropped %d later lines of %s", resume_step, dropped, path.name
+            )
         self._writer = JsonlWriter(path)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -125,7 +129,7 @@ def _open_tensorboard(output_dir: Path, resume_step: int | None) -> Any:
 
 def _open_wandb(output_dir: Path, project: str | None, run_name: str | None, resume_step: int | None) -> Any:
     try:
-        import wandb  # ty: ignore[unresolved-import]  # optional, never a dependency
+        import wandb  # ty: ignore[import-not-found]  # optional, never a dependency
     except ImportError as error:
         raise ImportError(
             "--with_tracking needs Weights & Biases: pip install wandb (or leave the flag out; "
@@ -155,7 +159,9 @@ def progress_line(step: int, total: int | None, metrics: Mapping[str, Any]) -> s
     parts = [f"step {step}" if total is None else f"step {step:>{len(str(total))}}/{total}"]
     parts += _scores(values, "objective/")
     invalid = [
-        value for key, value in values.items() if key.startswith("objective/") and key.endswith("_invalid_frac")
+        value
+        for key, value in values.items()
+        if key.startswith("objective/") and key.endswith("_invalid_frac")
     ]
     if invalid:
         # The worst of several verifiers: that is the one that would stop the run.

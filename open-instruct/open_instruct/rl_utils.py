@@ -66,9 +66,7 @@ def pack_samples(
     ]
 
 
-def _pack(
-    packs: list[list[TrainingSample]], width: int, pad_token_id: int, num_loss_tokens: int
-) -> PackedBatch:
+def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int, num_loss_tokens: int) -> PackedBatch:
     shape = (len(packs), width)
     batch = PackedBatch(
         input_ids=np.full(shape, pad_token_id, dtype=np.int64),

@@ -118,14 +118,10 @@ class LLMRayActor:
 
         params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
         final = None
-        async for output in self._engine.generate(
-            {"prompt_token_ids": token_ids}, params, request_id=uuid.uuid4().hex
-        ):
+        async for output in self._engine.generate({"prompt_token_ids": token_ids}, params, request_id=uuid.uuid4().hex):
             final = output
         assert final is not None
-        return [
-            step[t].logprob for step, t in zip(final.prompt_logprobs[1:], token_ids[1:], strict=True)
-        ]
+        return [step[t].logprob for step, t in zip(final.prompt_logprobs[1:], token_ids[1:], strict=True)]
 
     # Weight updates: the four steps of vLLM's API, and the CPU path that runs them in one call.
 

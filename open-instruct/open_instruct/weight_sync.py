@@ -48,7 +48,7 @@ class FlatWeights:
         import torch
 
         buffer = torch.zeros(self.layout.num_bytes, dtype=torch.uint8) if keep else None
-        for (name, _, shape, offset), (_, parameter) in zip(
+        for (_, _, shape, offset), (_, parameter) in zip(
             self.layout.tensors, self.module.named_parameters(), strict=True
         ):
             with gathered(parameter), torch.no_grad():

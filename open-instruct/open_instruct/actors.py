@@ -1,0 +1,167 @@
+"""Starting Ray and everything that a run needs on it, and ending it again without leaving a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from open_instruct.config import Args
+from open_instruct.judge_pool import CPU_KV_CACHE_BYTES, launch_judge
+from open_instruct.model_utils import resolve_dtype
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Cluster:
+    """The actors of a run. `stop` ends them in the order in which they depend on each other."""
+
+    judge: Any = None
+    engines: list[Any] = field(default_factory=list)
+    learners: list[Any] = field(default_factory=list)
+    prep: Any = None
+
+    def stop(self) -> None:
+        """End engines, judge servers and Ray; whatever does not go by itself is killed."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        with contextlib.suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            ray.get([e.stop.remote() for e in self.engines], timeout=10)
+        if self.judge is not None:
+            self.judge.stop()
+        for actor in [self.prep, *self.learners, *self.engines]:
+            if actor is not None:
+                ray.kill(actor)
+        ray.shutdown()
+
+
+class GpuShares(NamedTuple):
+    """GPUs that Ray sets aside for each actor of a kind."""
+
+    learner: float
+    engine: float
+    judge: float
+
+
+def gpu_shares(args: Args, *, on_cpu: bool) -> GpuShares:
+    """Whole GPUs, or in `single_gpu_mode` the shares of one card that vLLM is told to take, the learner the rest."""
+    if on_cpu:
+        return GpuShares(0.0, 0.0, 0.0)
+    if not args.single_gpu_mode:
+        return GpuShares(1.0, args.vllm_tensor_parallel_size, args.llm_judge_tensor_parallel_size)
+    engine = args.vllm_gpu_memory_utilization
+    judge = args.llm_judge_gpu_memory_utilization
+    return GpuShares(max(round(1.0 - engine - judge, 4), 0.0), engine, judge)
+
+
+def start_ray(args: Args, logical_cpus: int) -> None:
+    """Attach to the cluster of RAY_ADDRESS, or start Ray on this machine."""
+    # Idle workers started in advance would take the cores that the engines need for their imports.
+    os.environ.setdefault("RAY_enable_worker_prestart", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import ray
+
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        # Actors here ask for no logical CPUs, so a laptop's two cores never block a placement.
+        local = {"num_cpus": max(logical_cpus, os.cpu_count() or 1), "include_dashboard": False}
+        if not _gpus():
+            local["object_store_memory"] = 512 * 2**20
+    ray.init(
+        log_to_driver=args.verbose,
+        logging_level=logging.INFO if args.verbose else logging.ERROR,
+        runtime_env={"env_vars": _forwarded()},
+        **local,
+    )
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _forwarded() -> dict[str, str]:
+    """Settings that workers on other nodes need; keys travel to them, but never into a log."""
+    prefixes = ("HF_", "HOSTED_VLLM_", "LITELLM_", "OPENAI_", "VLLM_", "NCCL_", "TOKENIZERS_")
+    return {k: v for k, v in os.environ.items() if k.startswith(prefixes)}
+
+
+def start_engines(args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer: str | None) -> list[Any]:
+    """Create the policy engines; `start` on each loads the model."""
+    from open_instruct.vllm_utils import EngineOptions, create_vllm_engines
+
+    options = EngineOptions(
+        model=args.model_name_or_path,
+        tokenizer=tokenizer if args.stop_strings else None,
+        dtype=resolve_dtype(args.model_dtype, on_cpu=on_cpu),
+        seed=args.seed,
+        max_model_len=args.max_prompt_token_length + args.response_length,
+        max_num_seqs=max(args.samples_per_step // args.vllm_num_engines, 1) if on_cpu else 256,
+        tensor_parallel_size=args.vllm_tensor_parallel_size,
+        gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+        kv_cache_memory_bytes=CPU_KV_CACHE_BYTES if on_cpu else None,
+        enforce_eager=args.vllm_enforce_eager,
+        enable_prefix_caching=args.vllm_enable_prefix_caching,
+        inflight_updates=args.inflight_updates,
+        on_cpu=on_cpu,
+        omp_threads=args.engine_threads,
+    )
+    return create_vllm_engines(options, args.vllm_num_engines, num_gpus=gpus_per_engine)
+
+
+def start_all(args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_token_id: int) -> Cluster:
+    """Start judge, engines and learners side by side and wait until all are ready.
+
+    Raises `JudgeServerError` when the judge does not come up; other failures as Ray hands them on.
+    """
+    import ray
+
+    from open_instruct.learner import create_learners
+
+    shares = gpu_shares(args, on_cpu=on_cpu)
+    cluster = Cluster()
+    try:
+        if own_judge:
+            cluster.judge = launch_judge(args, on_cpu=on_cpu, gpus_per_replica=shares.judge)
+        cluster.engines = start_engines(args, on_cpu=on_cpu, gpus_per_engine=shares.engine, tokenizer=tokenizer)
+        loading = [e.start.remote() for e in cluster.engines]
+        cluster.learners = create_learners(args, on_cpu=on_cpu, gpus_per_learner=shares.learner)
+        address = ray.get(cluster.learners[0].address.remote())
+        setups = [learner.setup.remote(args, address, pad_token_id) for learner in cluster.learners]
+        # The judge first: when it fails, that is known long before the engines are up.
+        if cluster.judge is not None:
+            urls = cluster.judge.wait_ready(args.llm_judge_startup_timeout)
+            logger.info("judge ready at %s", ", ".join(urls))
+        facts = ray.get(setups)[0]
+        logger.info("learner ready: %.1fM parameters, %s", facts["parameters"] / 1e6, facts["dtype"])
+        ray.get(loading)
+        logger.info("policy engine%s ready", "s" if len(loading) > 1 else "")
+        address = ray.get(cluster.learners[0].address.remote())
+        dtype = resolve_dtype(args.model_dtype, on_cpu=on_cpu)
+        ray.get([learner.connect.remote(cluster.engines, address, dtype) for learner in cluster.learners])
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+def start_prep(args: Args, cluster: Cluster, *prep_args: Any) -> Any:
+    """The data preparation actor, on the driver's node, with the judge's address in its environment."""
+    import ray
+
+    from open_instruct.data_loader import DataPreparationActor
+
+    environment = {"TOKENIZERS_PARALLELISM": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    if cluster.judge is not None:
+        environment["HOSTED_VLLM_API_BASE"] = ",".join(cluster.judge.urls)
+    actor = ray.remote(DataPreparationActor).options(
+        num_cpus=0, max_concurrency=64, runtime_env={"env_vars": environment}
+    )
+    return actor.remote(args, *prep_args)

@@ -1,0 +1,295 @@
+"""The learner: a Ray actor, one a rank, that takes packed batches and steps the policy with DeepSpeed.
+
+Loss of a step, over all response tokens of all learners (a token mean, as in DAPO):
+
+    min(p_now / p_sampler, cap) * clipped surrogate + beta * KL(policy || initial policy)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_instruct.config import Args
+from open_instruct.data_types import PackedBatch
+
+
+def deepspeed_config(args: Args, *, dtype: str) -> dict[str, Any]:
+    """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies."""
+    return {
+        "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": args.max_grad_norm,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_optimization": {"stage": args.deepspeed_stage, "overlap_comm": False},
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+class PolicyTrainerRayProcess:
+    """One learner rank. The driver calls `setup`, `connect`, then `step` and `sync_weights` in turns."""
+
+    def __init__(self, rank: int, world_size: int, *, on_cpu: bool) -> None:
+        self.rank, self.world_size, self.on_cpu = rank, world_size, on_cpu
+        self.device = "cpu" if on_cpu else "cuda"
+
+    def address(self) -> tuple[str, int]:
+        """Where rank 0 listens for the others: (ip, free port)."""
+        import ray
+
+        from flip_plugin.processes import free_port
+
+        host = ray.util.get_node_ip_address()
+        return host, free_port(host)
+
+    def setup(self, args: Args, address: tuple[str, int], pad_token_id: int) -> dict[str, Any]:
+        """Load the policy and wrap it in DeepSpeed; returns facts for the log (parameters, dtype)."""
+        os.environ |= {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": str(self.world_size),
+            "MASTER_ADDR": address[0],
+            "MASTER_PORT": str(address[1]),
+        }
+        import torch
+
+        if self.on_cpu:
+            torch.set_num_threads(args.learner_threads or os.cpu_count() or 1)
+        torch.manual_seed(args.seed + self.rank)
+        self.args, self.pad_token_id = args, pad_token_id
+        self._init_distributed()
+        import deepspeed
+
+        from open_instruct.model_utils import load_policy, resolve_dtype
+
+        dtype = resolve_dtype(args.model_dtype, on_cpu=self.on_cpu)
+        load = {
+            "revision": args.model_revision,
+            "dtype": dtype,
+            "attn_implementation": args.attn_implementation,
+            "device": self.device,
+        }
+        model = load_policy(args.model_name_or_path, **load)
+        if args.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+        self.reference = load_policy(args.model_name_or_path, **load).eval() if args.beta else None
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
+        )
+        self.engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            lr_scheduler=self._scheduler(optimizer),
+            config=deepspeed_config(args, dtype=dtype),
+        )
+        return {"parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()), "dtype": dtype}
+
+    def _init_distributed(self) -> None:
+        from datetime import timedelta
+
+        import deepspeed
+
+        if self.on_cpu:
+            # Saves a C++ compiler at run time, and the named shared-memory files that a killed run would leave.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(
+            dist_backend="gloo" if self.on_cpu else "nccl",
+            timeout=timedelta(minutes=self.args.backend_timeout),
+            verbose=False,
+        )
+
+    def _scheduler(self, optimizer: Any) -> Any:
+        from transformers import get_scheduler
+
+        updates = self.args.num_training_steps * self.args.num_mini_batches * self.args.num_epochs
+        return get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=int(updates * self.args.warmup_ratio),
+            num_training_steps=updates,
+        )
+
+    def connect(self, engines: list[Any], address: tuple[str, int], engine_dtype: str) -> None:
+        """Set up the way to the policy engines; every rank must call it."""
+        import torch
+
+        from open_instruct.weight_sync import NcclSender, ObjectStoreSender
+
+        if self.on_cpu:
+            self.sender: Any = ObjectStoreSender(self.engine.module, getattr(torch, engine_dtype), engines, self.rank)
+        else:
+            tp = self.args.vllm_tensor_parallel_size
+            self.sender = NcclSender(
+                self.engine.module, engines, self.rank,
+                tensor_parallel_size=tp, address=address[0], port=address[1],
+            )  # fmt: skip
+
+    def sync_weights(self, version: int) -> float:
+        """Bring all engines to this learner's weights; returns the seconds it took."""
+        start = time.perf_counter()
+        self.sender.send(version)
+        return time.perf_counter() - start
+
+    def step(self, batch: PackedBatch) -> dict[str, float]:
+        """Train on one step's packs; returns the metrics of this rank, means over its response tokens."""
+        start = time.perf_counter()
+        micro_batches = list(self._micro_batches(batch))
+        passes = self.args.num_mini_batches * self.args.num_epochs
+        if passes > 1:  # with a single pass the old policy is the one that is about to be updated
+            for micro in micro_batches:
+                micro["old_logprobs"] = self._logprobs_without_grad(self.engine, micro)
+        if self.reference is not None:
+            for micro in micro_batches:
+                micro["ref_logprobs"] = self._logprobs_without_grad(self.reference, micro)
+        totals: dict[str, float] = {}
+        for _ in range(self.args.num_epochs):
+            for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
+                self._update([micro_batches[i] for i in mini_batch], totals)
+        tokens = max(totals.pop("tokens", 0.0), 1.0)
+        metrics = {name: value / tokens for name, value in totals.items()}
+        return metrics | {
+            "lr": self.engine.get_lr()[0],
+            "optim/grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "time/training": time.perf_counter() - start,
+        }
+
+    def _micro_batches(self, batch: PackedBatch) -> Any:
+        import torch
+
+        names = ("input_ids", "position_ids", "segment_ids", "response_mask", "advantages", "sampler_logprobs")
+        size = self.args.per_device_train_batch_size
+        for start in range(0, len(batch.input_ids), size):
+            # Ray's arrays are read-only views of shared memory, which torch would complain about.
+            yield {
+                name: torch.from_numpy(np.array(getattr(batch, name)[start : start + size])).to(self.device)
+                for name in names
+            }
+
+    def _logprobs(self, model: Any, micro: dict[str, Any]) -> Any:
+        """(B, L-1) log-probability of tokens 1..L-1 given what precedes them in their own sample."""
+        from open_instruct.grpo_utils import token_logprobs
+        from open_instruct.model_utils import packed_attention_mask
+
+        logits = model(
+            input_ids=micro["input_ids"],
+            position_ids=micro["position_ids"],
+            attention_mask=packed_attention_mask(micro["segment_ids"]),
+            use_cache=False,
+        ).logits
+        return token_logprobs(logits[:, :-1], micro["input_ids"][:, 1:], self.args.temperature)
+
+    def _logprobs_without_grad(self, model: Any, micro: dict[str, Any]) -> Any:
+        import torch
+
+        with torch.no_grad():
+            return self._logprobs(model, micro)
+
+    def _update(self, micro_batches: list[dict[str, Any]], totals: dict[str, float]) -> None:
+        """One optimiser step; adds sums over tokens to `totals`."""
+        tokens = self._tokens_of_all_learners(micro_batches)
+        for i, micro in enumerate(micro_batches):
+            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            loss_sum = self._loss(micro, totals)
+            # DeepSpeed averages gradients over the learners; we want the mean over all their tokens.
+            self.engine.backward(loss_sum * (self.world_size / max(tokens, 1.0)), scale_wrt_gas=False)
+            self.engine.step()
+
+    def _tokens_of_all_learners(self, micro_batches: list[dict[str, Any]]) -> float:
+        import torch
+
+        tokens = sum((m["response_mask"][:, 1:].sum() for m in micro_batches), torch.zeros((), device=self.device))
+        if self.world_size > 1:
+            torch.distributed.all_reduce(tokens)
+        return float(tokens)
+
+    def _loss(self, micro: dict[str, Any], totals: dict[str, float]) -> Any:
+        """The sum of the loss over this micro-batch's response tokens."""
+        from open_instruct.grpo_utils import (
+            clipped_policy_loss,
+            kl_penalty,
+            masked_sum,
+            truncated_importance_weights,
+        )
+
+        args, mask = self.args, micro["response_mask"][:, 1:]
+        logprobs = self._logprobs(self.engine, micro)
+        old = micro.get("old_logprobs", logprobs.detach())
+        sampler = micro["sampler_logprobs"][:, 1:]
+        surrogate, clipped = clipped_policy_loss(
+            logprobs, old, micro["advantages"][:, 1:], clip_lower=args.clip_lower, clip_higher=args.clip_higher
+        )
+        weights = truncated_importance_weights(old, sampler, args.truncated_importance_sampling_ratio_cap)
+        loss = surrogate * weights
+        observed = {
+            "loss/policy_avg": loss,
+            "policy/clipfrac_avg": clipped.float(),
+            "val/ratio": (logprobs - old).exp(),
+            "val/tis_weight": weights,
+            "val/sampler_logprob_gap": (old - sampler).abs(),
+            "policy/neg_logprob_avg": -logprobs,
+        }
+        if self.reference is not None:
+            kl = kl_penalty(logprobs, micro["ref_logprobs"], args.kl_estimator)
+            loss = loss + args.beta * kl
+            observed["objective/kl_avg"] = kl
+        for name, values in observed.items():
+            totals[name] = totals.get(name, 0.0) + float(masked_sum(values.detach(), mask))
+        totals["tokens"] = totals.get("tokens", 0.0) + float(mask.sum())
+        return masked_sum(loss, mask)
+
+    def save_model(self, folder: str) -> None:
+        """Hugging Face checkpoint, written by rank 0; under ZeRO-3 every rank must call it."""
+        from open_instruct.dataset_transformation import get_tokenizer
+        from open_instruct.model_utils import save_checkpoint
+
+        state = None
+        if self.args.deepspeed_stage == 3:
+            state = self.engine._zero3_consolidated_16bit_state_dict()
+        if self.rank == 0:
+            name = self.args.tokenizer_name_or_path or self.args.model_name_or_path
+            tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
+            save_checkpoint(self.engine.module, tokenizer, Path(folder), state)
+
+    def save_state(self, folder: str, step: int) -> None:
+        """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
+        self.engine.save_checkpoint(folder, tag=f"step_{step}", client_state={"training_step": step})
+
+    def load_state(self, folder: str) -> int:
+        """Take up the last state in `folder`; returns its training step, 0 when there is none."""
+        if not (Path(folder) / "latest").exists():
+            return 0
+        _, client_state = self.engine.load_checkpoint(folder)
+        return int(client_state["training_step"])
+
+    def logprobs_of(self, token_ids: list[int]) -> list[float]:
+        """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""
+        import torch
+
+        from open_instruct.grpo_utils import token_logprobs
+
+        ids = torch.tensor([token_ids], device=self.device)
+        with torch.no_grad():
+            logits = self.engine(input_ids=ids, use_cache=False).logits
+        return token_logprobs(logits[:, :-1], ids[:, 1:])[0].tolist()
+
+
+def create_learners(args: Args, *, on_cpu: bool, gpus_per_learner: float) -> list[Any]:
+    """The learner actors of all nodes; `setup` and `connect` must follow."""
+    import ray
+
+    environment = {"DS_ACCELERATOR": "cpu"} if on_cpu else {}
+    actor = ray.remote(PolicyTrainerRayProcess)
+    return [
+        actor.options(num_cpus=0, num_gpus=gpus_per_learner, runtime_env={"env_vars": environment}).remote(
+            rank, args.world_size, on_cpu=on_cpu
+        )
+        for rank in range(args.world_size)
+    ]

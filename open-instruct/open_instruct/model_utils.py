@@ -1,0 +1,64 @@
+"""Loading the policy and saving it again, as Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def resolve_dtype(name: str, *, on_cpu: bool) -> str:
+    """ "auto" -> float32 on a CPU, where it costs little and agrees exactly with the learner, else bfloat16."""
+    if name != "auto":
+        return name
+    return "float32" if on_cpu else "bfloat16"
+
+
+def load_policy(
+    name_or_path: str, *, revision: str | None, dtype: str, attn_implementation: str | None, device: str
+) -> Any:
+    """A causal language model in `dtype` on `device`; never runs code from the hub."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        name_or_path,
+        revision=revision,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation or "sdpa",
+        trust_remote_code=False,
+    )
+    model.config.use_cache = False
+    return model.to(device)
+
+
+def packed_attention_mask(segment_ids: Any) -> Any:
+    """Causal attention inside each sample of a pack: (B, L) segments -> (B, 1, L, L) booleans, True to attend.
+
+    Padding (segment 0) attends to padding, so that no row of the mask is empty.
+    """
+    import torch
+
+    length = segment_ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
+    return ((segment_ids[:, :, None] == segment_ids[:, None, :]) & causal)[:, None]
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write model and tokenizer to `folder`, which is replaced only once everything is on disk."""
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial, state_dict=state_dict, safe_serialization=True)
+    tokenizer.save_pretrained(partial)
+    replace_folder(partial, folder)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; a reader sees the old one or the new one, never a mixture."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,233 @@
+"""What a run needs of the cluster, where it goes, and what is missing: said in words.
+
+Pure arithmetic; nothing here asks Ray or CUDA. The trainer makes the plan from its flags, prints
+`describe()`, and compares it with `shortfall(ray.cluster_resources())` before it starts an actor,
+since an actor that does not fit waits for ever.
+
+On a machine without a GPU, a plan is in Ray's logical CPUs. Those are slots, not cores: the trainer
+passes `ray_cpus` to `ray.init(num_cpus=...)`, so a laptop with two cores runs a plan of four, and
+the number of cores never blocks a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# What is left of a shared GPU for the learner must hold weights, gradients and optimiser.
+LEAST_LEARNER_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Part:
+    """`count` actors of one kind; each takes `gpus` GPUs, all of one node, and `cpus` logical CPUs."""
+
+    name: str
+    count: int
+    gpus: float
+    cpus: int
+    flag: str
+    place: str = "any node"
+
+    @property
+    def each(self) -> str:
+        if 0 < self.gpus < 1:
+            return f"{self.gpus:.0%} of a GPU"
+        return _count(int(self.gpus), "GPU") if self.gpus else _count(self.cpus, "CPU slot")
+
+
+@dataclass(frozen=True)
+class ResourcePlan:
+    """Actors and where they go. `bundles`: GPUs that must be free together on one node, each."""
+
+    parts: tuple[Part, ...]
+    use_gpu: bool
+    single_gpu_mode: bool
+    hosts_judge: bool
+    bundles: tuple[tuple[int, Part], ...]
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all; actors that share one count as one."""
+        return 1 if self.single_gpu_mode else sum(size for size, _ in self.bundles)
+
+    @property
+    def ray_cpus(self) -> int:
+        """Ray's logical CPUs in all: hand it to `ray.init(num_cpus=...)` when the run starts Ray itself."""
+        return sum(part.count * part.cpus for part in self.parts)
+
+    def part(self, name: str) -> Part:
+        """The part of that name; KeyError where the plan has none."""
+        return {part.name: part for part in self.parts}[name]
+
+    def describe(self) -> str:
+        """The plan as a small table.
+
+        >>> print(make_plan(num_learners_per_node=[1], vllm_num_engines=1, vllm_tensor_parallel_size=1,
+        ...     judge_engines=1, judge_tensor_parallel_size=1, use_gpu=False).describe())
+        Resource plan: no GPU, 4 CPU slots (slots are Ray's, not cores: two cores are enough)
+          what              count  each        where
+          learner           1      1 CPU slot  node 1
+          policy engine     1      1 CPU slot  any node
+          judge engine      1      1 CPU slot  any node
+          data preparation  1      1 CPU slot  the driver's node
+        """
+        if self.use_gpu:
+            total = f"{_count(self.gpus, 'GPU')}, {_count(self.ray_cpus, 'CPU slot')}"
+        else:
+            total = f"no GPU, {_count(self.ray_cpus, 'CPU slot')} (slots are Ray's, not cores: two cores are enough)"
+        rows = [("what", "count", "each", "where")]
+        rows += [(part.name, str(part.count), part.each, part.place) for part in self.parts]
+        if not self.hosts_judge:
+            rows.append(("judge", "-", "-", "served outside this run"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join([f"Resource plan: {total}", *(f"  {line}".rstrip() for line in lines)])
+
+    def shortfall(self, available: Mapping[str, Any]) -> list[str]:
+        """What is missing, a sentence each, with the flag to lower; empty when the plan fits.
+
+        `available` is `ray.cluster_resources()` ("GPU", "CPU"); with a list of each node's resources
+        under "nodes", it is also checked that GPUs which must be on one node are.
+        """
+        missing = list(self.conflicts)
+        gpus = int(available.get("GPU", 0))
+        if self.use_gpu and gpus < self.gpus:
+            missing.append(
+                f"{_count(self.gpus, 'GPU')} needed ({self._gpu_sum()}), {gpus or 'none'} there: "
+                f"{self._gpu_advice(gpus)}."
+            )
+        elif self.use_gpu and "nodes" in available:
+            missing += self._unplaced([int(node.get("GPU", 0)) for node in available["nodes"]])
+        cpus = int(available.get("CPU", self.ray_cpus))
+        if cpus < self.ray_cpus:
+            missing.append(
+                f"{_count(self.ray_cpus, 'CPU slot')} needed, {cpus} there: start Ray with --num-cpus "
+                f"{self.ray_cpus} (slots, not cores), or lower --vllm_num_engines."
+            )
+        return missing
+
+    def _gpu_sum(self) -> str:
+        takers = [part for part in self.parts if part.gpus]
+        return " + ".join(f"{part.count} x {part.each} for the {part.name}" for part in takers)
+
+    def _gpu_advice(self, gpus: int) -> str:
+        if gpus == 0:
+            return "run on a machine with GPUs, or with PROFILE=tiny on this one"
+        largest = max((part for part in self.parts if part.gpus), key=lambda part: part.count * part.gpus)
+        advice = f"lower {largest.flag} (now {largest.count})"
+        if self.hosts_judge:
+            advice += ", or serve the judge elsewhere and name it in HOSTED_VLLM_API_BASE"
+        return advice + (", or share one with --single_gpu_mode True" if gpus == 1 else "")
+
+    def _unplaced(self, nodes: Sequence[int]) -> list[str]:
+        """First fit, largest first: near enough for GPUs that come in eights."""
+        free = sorted(nodes, reverse=True)
+        for size, part in sorted(self.bundles, key=lambda bundle: -bundle[0]):
+            roomy = next((i for i, gpus in enumerate(free) if gpus >= size), None)
+            if roomy is None:
+                flag = part.flag if part.name == "learner" else part.flag.replace("num_engines", "tensor_parallel_size")
+                return [
+                    f"no node has {_count(size, 'GPU')} left for the {part.name} (nodes have "
+                    f"{', '.join(map(str, nodes))}): lower {flag}."
+                ]
+            free[roomy] -= size
+        return []
+
+
+def make_plan(
+    *,
+    num_learners_per_node: Sequence[int],
+    vllm_num_engines: int,
+    vllm_tensor_parallel_size: int,
+    judge_engines: int,
+    judge_tensor_parallel_size: int,
+    use_gpu: bool,
+    single_gpu_mode: bool = False,
+    vllm_gpu_memory_utilization: float = 0.9,
+    judge_gpu_memory_utilization: float = 0.9,
+    cpus_per_learner: int = 1,
+    cpus_per_engine: int = 1,
+) -> ResourcePlan:
+    """The plan for these flags. `judge_engines` is 0 where the judge is served outside the run.
+
+    In `single_gpu_mode` the engines take the shares that vLLM is told to take, and the learner the rest.
+    """
+    shared = single_gpu_mode and use_gpu
+    judge_share = judge_engines * judge_gpu_memory_utilization
+    learner_share = round(1.0 - vllm_num_engines * vllm_gpu_memory_utilization - judge_share, 4)
+
+    def gpus(whole: int, share: float) -> float:
+        return 0 if not use_gpu else share if shared else whole
+
+    learners = sum(num_learners_per_node)
+    nodes = [f"{count} on node {node}" for node, count in enumerate(num_learners_per_node, start=1) if count]
+    learner = Part(
+        "learner",
+        learners,
+        gpus(1, max(learner_share, 0.0)),
+        cpus_per_learner,
+        "--num_learners_per_node",
+        ", ".join(nodes) if len(nodes) > 1 or learners > 1 else "node 1",
+    )
+    engine = Part(
+        "policy engine",
+        vllm_num_engines,
+        gpus(vllm_tensor_parallel_size, vllm_gpu_memory_utilization),
+        cpus_per_engine,
+        "--vllm_num_engines",
+    )
+    judge = Part(
+        "judge engine",
+        judge_engines,
+        gpus(judge_tensor_parallel_size, judge_gpu_memory_utilization),
+        cpus_per_engine,
+        "--llm_judge_num_engines",
+    )
+    preparation = Part("data preparation", 1, 0, 1, "", "the driver's node")
+    bundles: list[tuple[int, Part]] = []
+    if use_gpu and not shared:
+        bundles += [(count, learner) for count in num_learners_per_node if count]
+        bundles += [(vllm_tensor_parallel_size, engine)] * vllm_num_engines
+        bundles += [(judge_tensor_parallel_size, judge)] * judge_engines
+    tensor_parallel = {
+        "--vllm_tensor_parallel_size": vllm_tensor_parallel_size,
+        "--llm_judge_tensor_parallel_size": judge_tensor_parallel_size if judge_engines else 1,
+    }
+    return ResourcePlan(
+        parts=(learner, engine, *([judge] if judge_engines else []), preparation),
+        use_gpu=use_gpu,
+        single_gpu_mode=shared,
+        hosts_judge=judge_engines > 0,
+        bundles=tuple(bundles),
+        conflicts=tuple(_conflicts(learners, vllm_num_engines, tensor_parallel, use_gpu, shared, learner_share)),
+    )
+
+
+def _conflicts(
+    learners: int, engines: int, tensor_parallel: dict[str, int], use_gpu: bool, shared: bool, learner_share: float
+) -> list[str]:
+    """Flags that contradict each other, whatever the cluster has."""
+    found = []
+    if learners < 1:
+        found.append("There is no learner: raise --num_learners_per_node to 1 or more.")
+    if engines < 1:
+        found.append("There is no policy engine: raise --vllm_num_engines to 1 or more.")
+    for flag, size in tensor_parallel.items():
+        if size > 1 and (shared or not use_gpu):
+            found.append(f"{flag} {size} needs {size} GPUs for each engine: set it to 1.")
+    if shared and learners > 1:
+        found.append(f"--single_gpu_mode has room for one learner, not {learners}: set --num_learners_per_node 1.")
+    if shared and learner_share < LEAST_LEARNER_SHARE:
+        found.append(
+            f"--single_gpu_mode: the engines leave {max(learner_share, 0.0):.0%} of the GPU to the learner; it needs "
+            f"{LEAST_LEARNER_SHARE:.0%} or more: lower --vllm_gpu_memory_utilization or "
+            "--llm_judge_gpu_memory_utilization."
+        )
+    return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

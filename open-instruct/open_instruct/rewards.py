@@ -1,0 +1,93 @@
+"""From samples to scored samples: decode, ask the row's verifiers, keep missing apart from zero."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from open_instruct.data_types import Group, Sample, ScoredSample
+from open_instruct.ground_truth_utils import RewardConfig, VerificationResult, VerifierFunction
+
+
+class JudgeFailure(RuntimeError):
+    """Too many rewards of a step are missing for the step to mean anything."""
+
+
+class RowScorer:
+    """Scores the samples of a row. Pickles: the tokenizer is loaded where it is used."""
+
+    def __init__(self, tokenizer_name: str, reward_config: RewardConfig, reported: dict[str, VerifierFunction]) -> None:
+        self.tokenizer_name, self.reward_config, self.reported = tokenizer_name, reward_config, reported
+        self._tokenizer: Any = None
+
+    def warm_up(self) -> None:
+        """Load the tokenizer and import the judge's client ahead of the first reply."""
+        from open_instruct.dataset_transformation import get_tokenizer
+
+        if self._tokenizer is None:
+            self._tokenizer = get_tokenizer(self.tokenizer_name)
+            import litellm  # noqa: F401  (2.6 s, better now than in the first step)
+
+    async def score(self, row: dict[str, Any], samples: list[Sample]) -> list[ScoredSample]:
+        """All samples of one row at once, in their order."""
+        self.warm_up()
+        texts = self._tokenizer.batch_decode([s.token_ids for s in samples], skip_special_tokens=True)
+        return list(await asyncio.gather(*(self._score(row, s, t) for s, t in zip(samples, texts, strict=True))))
+
+    async def _score(self, row: dict[str, Any], sample: Sample, response: str) -> ScoredSample:
+        start = time.perf_counter()
+        state = {"messages": row["messages"], "finish_reason": sample.finish_reason}
+        result = await self.reward_config.score_sample(
+            response, sample.token_ids, row["ground_truth"], row["dataset"], row["prompt"], state
+        )
+        judged = time.perf_counter() - start
+        values = [r.score for r in result.per_verifier.values()]
+        present = [v for v in values if v is not None]
+        return ScoredSample(
+            sample,
+            response,
+            reward=result.reward,
+            score=sum(present) / len(present) if len(present) == len(values) and values else None,
+            status=result.status,
+            per_verifier=result.per_verifier,
+            reported=await self._report(row, sample, response, state),
+            judge_seconds=judged,
+        )
+
+    async def _report(
+        self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]
+    ) -> dict[str, float | None]:
+        label = row["ground_truth"] if isinstance(row["ground_truth"], str) else row["ground_truth"][0]
+        results: dict[str, float | None] = {}
+        for name, verifier in self.reported.items():
+            result = await verifier.async_call(sample.token_ids, response, label, row["prompt"], rollout_state=state)
+            results[name] = result.score
+        return results
+
+
+def check_invalid_share(groups: list[Group], limit: float, where: str) -> None:
+    """Raise `JudgeFailure`, with the judge's own words, when more than `limit` of the rewards are missing."""
+    samples = [s for g in groups for s in g.samples]
+    missing = [s for s in samples if s.reward is None]
+    if len(missing) <= limit * len(samples):
+        return
+    statuses = Counter(s.status for s in missing)
+    errors = Counter(e for s in missing for e in _errors(s.per_verifier.values()))
+    counted = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    said = "".join(f"\n  {count} x {error}" for error, count in errors.most_common(3))
+    raise JudgeFailure(
+        f"{len(missing)} of {len(samples)} rewards of {where} are missing ({counted}), which is more than "
+        f"--llm_judge_max_invalid_frac {limit} allows. The judge said:{said or ' nothing'}"
+    )
+
+
+def _errors(results: Any) -> list[str]:
+    found = []
+    for result in results:
+        assert isinstance(result, VerificationResult)
+        error = (result.details or {}).get("error")
+        if result.score is None and error:
+            found.append(str(error)[:400])
+    return found
