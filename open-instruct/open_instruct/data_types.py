@@ -67,7 +67,6 @@ class PackedBatch:
     `input_ids`, `position_ids`, `segment_ids` (0 is padding, samples count from 1),
     `response_mask` (1 where the token was sampled by the policy), `advantages`,
     `sampler_logprobs` (0 outside the response mask).
-    `num_loss_tokens` is the number of response tokens in the step over all learners.
     """
 
     input_ids: Any
@@ -76,8 +75,6 @@ class PackedBatch:
     response_mask: Any
     advantages: Any
     sampler_logprobs: Any
-    num_loss_tokens: int
-    num_samples: int
 
 
 @dataclass

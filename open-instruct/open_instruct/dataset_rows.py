@@ -84,7 +84,7 @@ def _read(name: str, split: str) -> Dataset:
         if isinstance(saved, datasets.Dataset):
             return saved
         if split not in saved:
-            raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(saved)}")
+            raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(map(str, saved))}")
         return saved[split]
     if not path.is_dir() and (suffix in (".jsonl", ".json", ".parquet") or name.startswith(("/", ".", "~"))):
         raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
@@ -109,10 +109,13 @@ def _read_json(path: Path) -> Iterator[tuple[int, Row]]:
         else:
             lines.seek(0)
             found = _read_lines(path, lines)
-        for number, row in found:
-            if not isinstance(row, dict):
-                raise DatasetError(f"{path}, row {number}: a row must be an object, not {type(row).__name__}")
-            yield number, row
+        try:
+            for number, row in found:
+                if not isinstance(row, dict):
+                    raise DatasetError(f"{path}, row {number}: a row must be an object, not {type(row).__name__}")
+                yield number, row
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _read_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
@@ -157,8 +160,8 @@ def _with_origin(rows: Dataset, name: str) -> Dataset:
     if ORIGIN_ROW in rows.column_names:
         return rows
     rows = rows.remove_columns([column for column in (ORIGIN, "index") if column in rows.column_names])
-    rows = rows.add_column(ORIGIN, [name] * len(rows))  # ty: ignore[missing-argument]
-    return rows.add_column(ORIGIN_ROW, list(range(1, len(rows) + 1)))  # ty: ignore[missing-argument]
+    rows = rows.add_column(ORIGIN, [name] * len(rows))
+    return rows.add_column(ORIGIN_ROW, list(range(1, len(rows) + 1)))
 
 
 def _choose(total: int, amount: str, name: str, generator: random.Random) -> list[int]:

@@ -78,10 +78,10 @@ def get_tokenizer(
     name: str, chat_template_name: str | None = None, *, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
     """A model's tokenizer, with a built-in chat template instead of its own where one is named."""
-    from transformers import AutoTokenizer
-
     if chat_template_name is not None and chat_template_name not in CHAT_TEMPLATES:
         raise DatasetError(f"--chat_template_name {_unknown(chat_template_name, CHAT_TEMPLATES)}")
+    from transformers import AutoTokenizer
+
     tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=revision)
     if chat_template_name is not None:
         tokenizer.chat_template = CHAT_TEMPLATES[chat_template_name]

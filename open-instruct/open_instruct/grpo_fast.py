@@ -111,10 +111,11 @@ def run(args: Args) -> None:
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
 
-    start_ray(args, logical_cpus=8)
+    start_ray(args, logical_cpus=plan.ray_cpus)
     cluster = Cluster()
     try:
-        missing = plan.shortfall(ray.cluster_resources())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
         cluster = start_all(
@@ -126,7 +127,7 @@ def run(args: Args) -> None:
         )
         scorer = make_scorer(args, prepared, RowScorer)
         cluster.prep = start_prep(
-            args, cluster, prepared.rows, prepared.eval_rows, cluster.engines, scorer, prepared.pad_token_id
+            args, cluster, prepared.rows, prepared.eval_rows, cluster.engines, scorer, prepared.pad_token_id, resume
         )
         ray.get(cluster.prep.ready.remote())
         logger.info("ready after %.0f s", time.perf_counter() - started)

@@ -47,9 +47,10 @@ class JudgeSpec:
 
     def messages(self, *, input: str, output: str, label: str) -> list[dict[str, str]]:
         """What the judge is sent."""
-        if callable(self.prompt):
-            return self.prompt(input=input, output=output, label=label)
-        text = self.prompt.format(input=input, output=output, label=label)
+        prompt: Any = self.prompt
+        if callable(prompt):
+            return prompt(input=input, output=output, label=label)
+        text = prompt.format(input=input, output=output, label=label)
         return [{"role": "user", "content": text}]
 
 

@@ -39,6 +39,7 @@ class PolicyTrainerRayProcess:
     def __init__(self, rank: int, world_size: int, *, on_cpu: bool) -> None:
         self.rank, self.world_size, self.on_cpu = rank, world_size, on_cpu
         self.device = "cpu" if on_cpu else "cuda"
+        self.grad_norm = 0.0
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 listens for the others: (ip, free port)."""
@@ -157,7 +158,7 @@ class PolicyTrainerRayProcess:
         metrics = {name: value / tokens for name, value in totals.items()}
         return metrics | {
             "lr": self.engine.get_lr()[0],
-            "optim/grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "optim/grad_norm": self.grad_norm,
             "time/training": time.perf_counter() - start,
         }
 
@@ -200,7 +201,19 @@ class PolicyTrainerRayProcess:
             loss_sum = self._loss(micro, totals)
             # DeepSpeed averages gradients over the learners; we want the mean over all their tokens.
             self.engine.backward(loss_sum * (self.world_size / max(tokens, 1.0)), scale_wrt_gas=False)
+            if i == len(micro_batches) - 1:
+                self.grad_norm = self._gradient_norm()
             self.engine.step()
+        self.grad_norm = float(self.engine.get_global_grad_norm() or self.grad_norm)
+
+    def _gradient_norm(self) -> float:
+        """Before clipping, where whole gradients are here; ZeRO knows it only after its own step."""
+        import torch
+
+        if self.args.deepspeed_stage:
+            return 0.0
+        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
 
     def _tokens_of_all_learners(self, micro_batches: list[dict[str, Any]]) -> float:
         import torch

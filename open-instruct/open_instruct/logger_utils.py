@@ -33,9 +33,7 @@ def setup_logging(level: int | str = logging.INFO) -> logging.Logger:
     if not any(handler.get_name() == "open_instruct" for handler in root.handlers):
         handler = logging.StreamHandler(sys.stderr)
         handler.set_name("open_instruct")
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
-        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
         root.addHandler(handler)
         root.setLevel(logging.WARNING)
     for name in _OWN_PACKAGES:
@@ -74,9 +72,7 @@ class MetricsLogger:
         if resume_step is None:
             _set_aside(path)
         elif dropped := drop_steps_after(path, resume_step):
-            logger.info(
-                "resuming after step %d: dropped %d later lines of %s", resume_step, dropped, path.name
-            )
+            logger.info("resuming after step %d: dropped %d later lines of %s", resume_step, dropped, path.name)
         self._writer = JsonlWriter(path)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -158,20 +154,14 @@ def progress_line(step: int, total: int | None, metrics: Mapping[str, Any]) -> s
     values = {key: number for key, value in metrics.items() if (number := _number(value)) is not None}
     parts = [f"step {step}" if total is None else f"step {step:>{len(str(total))}}/{total}"]
     parts += _scores(values, "objective/")
-    invalid = [
-        value
-        for key, value in values.items()
-        if key.startswith("objective/") and key.endswith("_invalid_frac")
-    ]
+    invalid = [value for key, value in values.items() if key.startswith("objective/") and key.endswith("_invalid_frac")]
     if invalid:
         # The worst of several verifiers: that is the one that would stop the run.
         parts.append(f"invalid {max(invalid):.0%}")
     if "val/sequence_lengths" in values:
         parts.append(f"len {values['val/sequence_lengths']:.0f}")
     stages = [
-        f"{short} {_seconds(values[f'time/{name}'])}"
-        for short, name in _STAGES.items()
-        if f"time/{name}" in values
+        f"{short} {_seconds(values[f'time/{name}'])}" for short, name in _STAGES.items() if f"time/{name}" in values
     ]
     clock = [f"{_seconds(values['time/total'], digits=2)} s"] if "time/total" in values else []
     if stages:

@@ -18,7 +18,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +122,7 @@ def _rows(path: Path, notes: list[str]) -> Iterator[Row]:
     yield from read_jsonl(path, bad_lines=bad_lines)
     if bad_lines:
         lines = f"line {bad_lines[0]}" if len(bad_lines) == 1 else f"{len(bad_lines)} lines"
-        notes.append(f"{path.name}: left out {lines} cut short or damaged, as a killed run may leave.")
+        notes.append(f"{path.name}: left out {lines}, cut short or damaged (usual after a killed run).")
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[Row]:
@@ -206,11 +205,14 @@ def _thin(rows: list[Row], limit: int) -> list[Row]:
     ]
 
 
+_LARGEST = 1e300  # a page that subtracts two of them must not get infinity
+
+
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
+    """A finite number, or None for anything else (nan, inf and integers past any float, too)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if math.isfinite(value) else None
+    return value if -_LARGEST < value < _LARGEST else None
 
 
 # --- Text ------------------------------------------------------------------------------
@@ -221,19 +223,12 @@ _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 
 
 def visible(text: str) -> str:
-    """The text with hidden characters shown: control pictures, or their number in brackets.
+    """The text with hidden characters shown by their numbers.
 
     >>> visible("a\\x00b\\u202ec")
-    'a␀b⟨U+202E⟩c'
+    'a⟨U+0000⟩b⟨U+202E⟩c'
     """
-
-    def show(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        if code < 0x20:
-            return chr(0x2400 + code)
-        return f"⟨U+{code:04X}⟩"
-
-    return _HIDDEN.sub(show, text.replace("\r\n", "\n"))
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def _text(value: Any) -> str:
@@ -259,7 +254,7 @@ def mark_shared(real: str, inferred: str) -> Row:
     Returns `real` and `inferred` as pieces of the text, by turns not shared and shared
     (so the first may be empty), and the three counts that the F1 is made of.
 
-    >>> mark_shared("Write the sea.", "write, a hill")["real"]
+    >>> mark_shared("Write the sea.", "write, a hill")["real"]["pieces"]
     ['', 'Write', ' the sea.']
     """
     of_real, of_inferred = (Counter(normalize_answer(text).split()) for text in (real, inferred))
@@ -347,8 +342,9 @@ def _sample(row: Row, prompts: _Prompts) -> Row:
         sample["overlap"] = mark_shared(real, _text(row["inferred_instruction"]))
     elif real:
         sample["truth"] = _clip(real)
-    if row.get("reasoning"):
-        sample["reasoning"] = _clip(row["reasoning"])
+    for name in ("reasoning", "error"):
+        if row.get(name):
+            sample[name] = _clip(row[name])
     return sample
 
 
@@ -383,7 +379,7 @@ def _ground_truth(value: Any, verifiers: list[str]) -> str:
 def _summary(metrics: list[Row], totals: Row) -> Row:
     seconds = [s for row in metrics if (s := number(row.get("time/total"))) is not None]
     return {
-        "steps": len(metrics),
+        "steps": sum(row["training_step"] > 0 for row in metrics),  # 0 is an evaluation before the first
         "last_step": metrics[-1]["training_step"] if metrics else None,
         "samples": totals["samples"],
         "missing": totals["missing"],

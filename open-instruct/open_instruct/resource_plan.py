@@ -28,7 +28,7 @@ class Part:
     gpus: float
     cpus: int
     flag: str
-    place: str = "any node"
+    place: str
 
     @property
     def each(self) -> str:
@@ -162,6 +162,7 @@ def make_plan(
     def gpus(whole: int, share: float) -> float:
         return 0 if not use_gpu else share if shared else whole
 
+    anywhere = "the one GPU" if shared else "any node"
     learners = sum(num_learners_per_node)
     nodes = [f"{count} on node {node}" for node, count in enumerate(num_learners_per_node, start=1) if count]
     learner = Part(
@@ -170,7 +171,7 @@ def make_plan(
         gpus(1, max(learner_share, 0.0)),
         cpus_per_learner,
         "--num_learners_per_node",
-        ", ".join(nodes) if len(nodes) > 1 or learners > 1 else "node 1",
+        "the one GPU" if shared else ", ".join(nodes) if learners > 1 else "node 1",
     )
     engine = Part(
         "policy engine",
@@ -178,6 +179,7 @@ def make_plan(
         gpus(vllm_tensor_parallel_size, vllm_gpu_memory_utilization),
         cpus_per_engine,
         "--vllm_num_engines",
+        anywhere,
     )
     judge = Part(
         "judge engine",
@@ -185,6 +187,7 @@ def make_plan(
         gpus(judge_tensor_parallel_size, judge_gpu_memory_utilization),
         cpus_per_engine,
         "--llm_judge_num_engines",
+        anywhere,
     )
     preparation = Part("data preparation", 1, 0, 1, "", "the driver's node")
     bundles: list[tuple[int, Part]] = []

@@ -59,14 +59,13 @@ def pack_samples(
     while len(bins) % num_learners or not bins:
         bins.append([])
     width = max(max((sum(len(samples[i]) for i in b) for b in bins), default=1), 1)
-    num_loss_tokens = sum(len(s.response_ids) for s in samples)
     return [
-        _pack([[samples[i] for i in b] for b in bins[rank::num_learners]], width, pad_token_id, num_loss_tokens)
+        _pack([[samples[i] for i in b] for b in bins[rank::num_learners]], width, pad_token_id)
         for rank in range(num_learners)
     ]
 
 
-def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int, num_loss_tokens: int) -> PackedBatch:
+def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int) -> PackedBatch:
     shape = (len(packs), width)
     batch = PackedBatch(
         input_ids=np.full(shape, pad_token_id, dtype=np.int64),
@@ -75,8 +74,6 @@ def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int, num_
         response_mask=np.zeros(shape, dtype=np.float32),
         advantages=np.zeros(shape, dtype=np.float32),
         sampler_logprobs=np.zeros(shape, dtype=np.float32),
-        num_loss_tokens=num_loss_tokens,
-        num_samples=sum(len(p) for p in packs),
     )
     for row, pack in enumerate(packs):
         start = 0

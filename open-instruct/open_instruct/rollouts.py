@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.data_types import Group, ScoredSample
-from open_instruct.records_io import JsonlWriter
+from open_instruct.records_io import JsonlWriter, drop_steps_after
 
 
 class RolloutWriter:
-    """Appends groups to rollouts/train.jsonl and rollouts/eval.jsonl."""
+    """Appends groups to rollouts/train.jsonl and rollouts/eval.jsonl.
 
-    def __init__(self, output_dir: str) -> None:
+    `resume_step`: the step that a continued run starts after; later lines are dropped, as those steps
+    will happen again.
+    """
+
+    def __init__(self, output_dir: str, resume_step: int | None = None) -> None:
         folder = Path(output_dir) / "rollouts"
+        if resume_step is not None:
+            for path in folder.glob("*.jsonl"):
+                drop_steps_after(path, resume_step)
         self._writers = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "eval")}
 
     def write(self, groups: list[Group], *, training_step: int, split: str) -> None:

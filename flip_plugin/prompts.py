@@ -1,0 +1,134 @@
+"""Judge prompts as data: a folder of ``NAME.prompt`` files, filled in one pass.
+
+A file is UTF-8 text (its final newline is dropped). Only the placeholders that
+FLIP declares, ``{response}``, ``{context}`` and ``{instruction}``, are filled;
+every other brace is text, so a template may show JSON. Filling is one regular
+expression over the template, so what a response holds is never scanned again.
+
+Names: ``FLIP_SYSTEM`` and ``FLIP_USER`` (required), ``FLIP_CONTEXT_USER`` (used
+when there is earlier conversation; a folder without it, such as the published
+one, uses ``FLIP_USER`` and the context is not shown), and
+``llmjudge_pointwise_rating_SYSTEM`` / ``_USER`` for the pointwise judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FLIP_SYSTEM = "FLIP_SYSTEM"
+FLIP_USER = "FLIP_USER"
+FLIP_CONTEXT_USER = "FLIP_CONTEXT_USER"
+POINTWISE_SYSTEM = "llmjudge_pointwise_rating_SYSTEM"
+POINTWISE_USER = "llmjudge_pointwise_rating_USER"
+
+REQUIRED = (FLIP_SYSTEM, FLIP_USER)
+# What a template must mention, or the judge would be asked about nothing.
+MUST_HOLD = {
+    FLIP_USER: ("response",),
+    FLIP_CONTEXT_USER: ("response", "context"),
+    POINTWISE_USER: ("response", "instruction"),
+}
+DEFAULT_FOLDER = Path(__file__).parent / "prompts"
+
+_PLACEHOLDER = re.compile(r"\{(response|context|instruction)\}")
+_CLOSING_TAG = re.compile(r"</([A-Za-z]\w*)>")
+
+
+class PromptError(ValueError):
+    """A prompt folder or template cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The templates of one folder. Pickles; equal when the texts are equal."""
+
+    templates: Mapping[str, str]
+    folder: str = ""
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> PromptSet:
+        """Read every ``*.prompt`` file of `folder` (default: the package's own).
+
+        Raises `PromptError` when the folder or a required file is missing, or a
+        template lacks the placeholder that gives it its meaning.
+        """
+        path = Path(folder) if folder is not None else DEFAULT_FOLDER
+        if not path.is_dir():
+            raise PromptError(f"prompt folder {str(path)!r} does not exist")
+        templates = {
+            file.name.removesuffix(".prompt"): file.read_text(encoding="utf-8").removesuffix("\n")
+            for file in sorted(path.glob("*.prompt"))
+        }
+        for name in REQUIRED:
+            if name not in templates:
+                raise PromptError(f"prompt folder {str(path)!r} has no {name}.prompt")
+        for name, needed in MUST_HOLD.items():
+            missing = [key for key in needed if name in templates and f"{{{key}}}" not in templates[name]]
+            if missing:
+                raise PromptError(f"{path / name}.prompt lacks the placeholder {{{missing[0]}}}")
+        return cls(templates=templates, folder=str(path))
+
+    def flip_messages(self, response: str, context: str | Sequence[Mapping] | None = None) -> list[dict[str, str]]:
+        """The two messages that ask a judge which instruction led to `response`.
+
+        `context` is the conversation before the instruction, as text or as
+        messages; empty means none.
+        """
+        if context is not None and not isinstance(context, str):
+            from flip_plugin.target import render_context
+
+            context = render_context(context) if context else ""
+        if context and FLIP_CONTEXT_USER in self.templates:
+            user = self.fill(FLIP_CONTEXT_USER, response=response, context=context)
+        else:
+            user = self.fill(FLIP_USER, response=response, context=context or "")
+        return _messages(self.fill(FLIP_SYSTEM), user)
+
+    def pointwise_messages(self, instruction: str, response: str) -> list[dict[str, str]]:
+        """The two messages that ask a judge to rate `response` from 1 to 10."""
+        user = self.fill(POINTWISE_USER, instruction=instruction, response=response)
+        return _messages(self.fill(POINTWISE_SYSTEM), user)
+
+    def fill(self, name: str, **values: str) -> str:
+        """Template `name` with its placeholders replaced by `values`, defused.
+
+        Raises `PromptError` for an unknown name or a placeholder without a value.
+        """
+        if name not in self.templates:
+            raise PromptError(f"no {name}.prompt in {self.folder!r}; it has {', '.join(self.templates)}")
+
+        def value_of(match: re.Match[str]) -> str:
+            key = match.group(1)
+            if key not in values:
+                raise PromptError(f"{name}.prompt asks for {{{key}}}, which this call does not have")
+            return self.defuse(values[key])
+
+        return _PLACEHOLDER.sub(value_of, self.templates[name])
+
+    def defuse(self, text: str) -> str:
+        """`text` with the templates' closing tags made harmless.
+
+        ``</response>`` inside a response would end the quoted block early and
+        let what follows pose as part of the prompt. It becomes
+        ``<\\/response>``: readable, no longer the delimiter. Other text is
+        returned unchanged.
+        """
+        if "<" not in text:
+            return text
+        tags = {tag.lower() for template in self.templates.values() for tag in _CLOSING_TAG.findall(template)}
+        if not tags:
+            return text
+        forged = re.compile(rf"<\s*/(\s*(?:{'|'.join(sorted(tags))})\s*>)", re.IGNORECASE)
+        return forged.sub(r"<\\/\1", text)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each template's text, in hex: what a run writes down."""
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.templates.items()}
+
+
+def _messages(system: str, user: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]

@@ -1,0 +1,107 @@
+import re
+import string
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flip_plugin.echo import echo_share
+from flip_plugin.metrics import f1_score, get_similarity, normalize_answer, unicode_f1
+
+WORDS = st.lists(
+    st.sampled_from(["a", "the", "An", "poem", "Sea", "2+2", "a’s", "_a_", "the-the", "\u00a0", "İ", "ß", "\x1c"])
+    | st.text(max_size=5),
+    max_size=12,
+).map(" ".join)
+
+
+def slow_normal_form(text):
+    kept = []
+    for char in text.lower():
+        if char not in string.punctuation:
+            kept.append(char)
+    without = re.sub(r"\b(a|an|the)\b", " ", "".join(kept))
+    return " ".join(without.split())
+
+
+def slow_f1(prediction, reference):
+    one, other = slow_normal_form(prediction).split(), slow_normal_form(reference).split()
+    shared = 0
+    for word, count in Counter(one).items():
+        shared += min(count, Counter(other)[word])
+    if shared == 0:
+        return 0
+    precision, recall = shared / len(one), shared / len(other)
+    return 2 * precision * recall / (precision + recall)
+
+
+@settings(max_examples=400, deadline=None)
+@given(WORDS, WORDS)
+def test_same_numbers_as_the_plain_definition(one, other):
+    assert normalize_answer(one) == slow_normal_form(one)
+    assert f1_score(one, other)["f1"] == slow_f1(one, other)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORDS, WORDS)
+def test_bounds_and_symmetry(one, other):
+    for similarity in (lambda p, r: f1_score(p, r)["f1"], unicode_f1):
+        value = similarity(one, other)
+        assert 0 <= value <= 1
+        assert value == pytest.approx(similarity(other, one))
+
+
+def test_worked_example():
+    score = f1_score("Write a poem about the sea", "Write a short poem about the sea")
+    assert score == {"f1": pytest.approx(8 / 9), "precision": 1.0, "recall": 0.8}
+
+
+@pytest.mark.parametrize(("one", "other"), [("", ""), ("the", "the"), ("x", ""), ("", "x"), ("!", "?")])
+def test_no_words_is_no_evidence(one, other):
+    assert f1_score(one, other) == {"f1": 0.0, "precision": 0.0, "recall": 0.0}
+
+
+def test_repeated_words_count_as_often_as_both_have_them():
+    assert f1_score("sea sea sea", "sea")["precision"] == pytest.approx(1 / 3)
+
+
+def test_similarities_by_name(monkeypatch):
+    assert get_similarity("f1")("x y", "x y") == 1.0
+    with pytest.raises(ValueError, match="known: f1, unicode_f1"):
+        get_similarity("bleu")
+
+    class Point:
+        name = "mine"
+
+        def load(self):
+            return lambda prediction, reference: 0.25
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
+    assert get_similarity("mine")("x", "y") == 0.25
+
+
+TARGET = "Write a short poem about the cold northern sea in winter"
+
+
+@pytest.mark.parametrize(
+    ("target", "response", "share"),
+    [
+        (TARGET, f"You asked me: {TARGET}.", 1.0),
+        (TARGET, "You said: WRITE SHORT poem, about... cold waves", 5 / 9),
+        (TARGET, "The cold northern sea! About a poem, write.", 0.0),
+        (TARGET, "cold northern sea in, then short poem about cold", 7 / 9),
+        ("Say hi", "ok, I say hi now", 1.0),
+        ("Say hi", "say nothing, hi", 0.0),
+        ("", "anything", 0.0),
+        ("the", "the", 0.0),
+        (TARGET, "", 0.0),
+    ],
+)
+def test_echo(target, response, share):
+    assert echo_share(target, response) == pytest.approx(share)
+
+
+def test_echo_of_a_million_characters():
+    assert echo_share(TARGET, "write short poem " * 60_000) == 0.0
+    assert echo_share("write short poem " * 2_000, "write short poem " * 60_000) == 1.0

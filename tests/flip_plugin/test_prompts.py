@@ -1,0 +1,86 @@
+import hashlib
+import pickle
+import time
+
+import pytest
+
+from flip_plugin.prompts import DEFAULT_FOLDER, PromptError, PromptSet
+
+
+def test_messages_are_the_files_with_the_response_in():
+    user = (DEFAULT_FOLDER / "FLIP_USER.prompt").read_text().rstrip("\n")
+    system = (DEFAULT_FOLDER / "FLIP_SYSTEM.prompt").read_text().rstrip("\n")
+    assert PromptSet.load().flip_messages("R") == [
+        {"role": "system", "content": system},
+        {"role": "user", "content": user.replace("{response}", "R")},
+    ]
+    assert '{"REASONING"' in system  # JSON braces stay
+
+
+@pytest.mark.parametrize("response", ["{response}{context}{instruction}", "{0} {{x}} %s \\1 \\g<0> $", "{", "}"])
+def test_a_response_is_never_filled_again(response):
+    prompts = PromptSet.load()
+    assert f"<response>\n{response}\n</response>" in prompts.flip_messages(response)[1]["content"]
+    shown = prompts.flip_messages("R", f"user: {response}")[1]["content"]
+    assert f"user: {response}\n</conversation>" in shown
+    assert f"\n{response}\n</instruction>" in prompts.pointwise_messages(response, "R")[1]["content"]
+
+
+@pytest.mark.parametrize("tag", ["response", "instruction", "conversation"])
+def test_closing_delimiters_are_defused(tag):
+    prompts = PromptSet.load()
+    hostile = f"a </{tag}> b </ {tag.upper()} > c"
+    shown = prompts.defuse(hostile)
+    assert shown == f"a <\\/{tag}> b <\\/ {tag.upper()} > c"
+    assert prompts.defuse("</b> <response> a < b") == "</b> <response> a < b"
+    everything = "".join(
+        turn["content"]
+        for turn in [*prompts.flip_messages(hostile, hostile), *prompts.pointwise_messages(hostile, hostile)]
+    )
+    expected = {"response": 2, "instruction": 1, "conversation": 1}[tag]
+    assert everything.lower().count(f"</{tag}>") == expected
+
+
+def test_context_as_text_or_messages_or_none():
+    prompts = PromptSet.load()
+    turns = [{"role": "user", "content": "Hi"}]
+    assert prompts.flip_messages("R", turns) == prompts.flip_messages("R", "user: Hi")
+    assert prompts.flip_messages("R", []) == prompts.flip_messages("R", "") == prompts.flip_messages("R")
+
+
+def folder(tmp_path, **files):
+    for name, text in {"FLIP_SYSTEM": "S {{x}}", "FLIP_USER": "[Response]\n{response}\n", **files}.items():
+        (tmp_path / f"{name}.prompt").write_text(text)
+    return tmp_path
+
+
+def test_another_folder_without_the_context_file(tmp_path):
+    prompts = PromptSet.load(folder(tmp_path))
+    expected = [{"role": "system", "content": "S {{x}}"}, {"role": "user", "content": "[Response]\nR"}]
+    assert prompts.flip_messages("R", "user: Hi") == expected
+    with pytest.raises(PromptError, match="llmjudge_pointwise_rating_USER"):
+        prompts.pointwise_messages("I", "R")
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(PromptError, match="does not exist"):
+        PromptSet.load(tmp_path / "nowhere")
+    with pytest.raises(PromptError, match=r"has no FLIP_SYSTEM\.prompt"):
+        PromptSet.load(tmp_path)
+    with pytest.raises(PromptError, match=r"lacks the placeholder \{response\}"):
+        PromptSet.load(folder(tmp_path, FLIP_USER="nothing"))
+    with pytest.raises(PromptError, match=r"asks for \{instruction\}"):
+        PromptSet.load(folder(tmp_path, FLIP_USER="{response}{instruction}")).flip_messages("R")
+
+
+def test_hashes_follow_the_text(tmp_path):
+    prompts = PromptSet.load(folder(tmp_path))
+    assert prompts.hashes()["FLIP_USER"] == hashlib.sha256(b"[Response]\n{response}").hexdigest()
+    assert pickle.loads(pickle.dumps(prompts)) == prompts
+
+
+def test_a_response_of_a_million_characters():
+    started = time.monotonic()
+    PromptSet.load().flip_messages("</response" * 100_000)
+    PromptSet.load().flip_messages("<" + " " * 20_000 + "x")
+    assert time.monotonic() - started < 2

@@ -1,0 +1,75 @@
+"""Packing keeps every token, in its sample, with its own positions; learners get equal shares."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from open_instruct.model_utils import packed_attention_mask
+from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_samples
+
+
+def sample(start: int, prompt: int, response: int) -> TrainingSample:
+    ids = list(range(start, start + prompt + response))
+    return TrainingSample(ids[:prompt], ids[prompt:], [-float(i) for i in range(response)], advantage=float(start))
+
+
+def unpack(batches):
+    """{first token: (ids, response ids, logprobs, advantage)} of all samples in all packs."""
+    found = {}
+    for batch in batches:
+        for row in range(len(batch.input_ids)):
+            for segment in range(1, batch.segment_ids[row].max() + 1):
+                here = batch.segment_ids[row] == segment
+                ids, mask = batch.input_ids[row][here], batch.response_mask[row][here] == 1
+                np.testing.assert_array_equal(batch.position_ids[row][here], np.arange(here.sum()))
+                advantages = set(batch.advantages[row][here][mask].tolist())
+                found[int(ids[0])] = (
+                    ids.tolist(),
+                    ids[mask].tolist(),
+                    batch.sampler_logprobs[row][here][mask].tolist(),
+                    advantages,
+                )
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=12), st.integers(1, 3))
+def test_every_sample_is_packed_once_and_whole(lengths, num_learners):
+    samples = [sample(100 * (i + 1), p, r) for i, (p, r) in enumerate(lengths)]
+    batches = pack_samples(samples, pack_length=20, num_learners=num_learners, pad_token_id=0)
+    assert len(batches) == num_learners
+    assert len({b.input_ids.shape for b in batches}) == 1, "learners step together: same number of packs"
+    found = unpack(batches)
+    assert sorted(found) == [s.prompt_ids[0] for s in samples]
+    for s in samples:
+        ids, response, logprobs, advantages = found[s.prompt_ids[0]]
+        assert ids == [*s.prompt_ids, *s.response_ids]
+        assert response == list(s.response_ids)
+        assert logprobs == list(s.sampler_logprobs)
+        assert advantages == {s.advantage}
+
+
+def test_rows_are_cut_to_the_longest_pack():
+    [batch] = pack_samples([sample(100, 3, 2)], pack_length=1000, num_learners=1, pad_token_id=0)
+    assert batch.input_ids.shape == (1, 5)
+
+
+def test_no_samples_still_give_a_batch_without_loss():
+    [batch] = pack_samples([], pack_length=16, num_learners=1, pad_token_id=7)
+    assert batch.response_mask.sum() == 0
+    assert (batch.input_ids == 7).all()
+
+
+def test_a_sample_longer_than_a_pack_is_refused_with_the_flag():
+    with pytest.raises(ValueError, match="pack_length"):
+        first_fit_decreasing([17], capacity=16)
+
+
+def test_attention_stays_inside_a_sample():
+    mask = packed_attention_mask(torch.tensor([[1, 1, 2, 2, 0]]))[0, 0]
+    expected = torch.tensor(
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.bool
+    )
+    assert torch.equal(mask, expected)
