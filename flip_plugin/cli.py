@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--record_calls_to", help="folder for the judge calls")
     score.add_argument("--thinking", action="store_true", help="let the judge think first")
     score.add_argument("--no_schema", action="store_true", help="do not ask for structured output")
+    score.add_argument("--skip_truncated", action="store_true", help="no score where finish_reason is 'length'")
     score.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
     score.set_defaults(run=_score)
 
@@ -178,6 +179,7 @@ def _reward(args: argparse.Namespace) -> JudgedReward:
         "schema": not args.no_schema,
         "prompts": PromptSet.load(args.prompts),
         "max_context_length": args.max_context_length,
+        "skip_truncated": args.skip_truncated,
         "record": args.record_calls_to,
         "client": client,
     }
@@ -197,6 +199,7 @@ def _check_settings(partial: Path, reward: JudgedReward) -> None:
         "prompts": reward.prompts.hashes(),
         "target": reward.target,
         "schema": reward.schema,
+        "skip_truncated": reward.skip_truncated,
         "window": reward.max_context_length,
         "similarity": getattr(getattr(reward, "similarity", None), "__qualname__", None),
     }

@@ -160,7 +160,8 @@ class JudgeClient:
         if not state.replicas:
             text = f"no server for {self.model!r}: give api_base or set HOSTED_VLLM_API_BASE"
             return JudgeReply(error=text, error_kind="bad_request")
-        litellm = await asyncio.to_thread(import_litellm)
+        # Never on the loop: it may be an engine's.
+        litellm = _litellm or await asyncio.to_thread(import_litellm)
         from openai import OpenAIError
 
         started = time.monotonic()
@@ -309,6 +310,7 @@ def error_kind(error: BaseException) -> str:
     return "server"
 
 
+_litellm: Any = None
 _sync_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
 _sync_lock = threading.Lock()
 
@@ -357,11 +359,13 @@ def _wind_down(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thre
 
 def import_litellm() -> Any:
     """LiteLLM, quiet and without its look at the network; 2-3 s the first time in a process."""
+    global _litellm
     # Without this the import fetches a price list from the network.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
     litellm.suppress_debug_info = True
+    _litellm = litellm
     return litellm
 
 

@@ -59,6 +59,11 @@ class FlipResult:
         """The fields as JSON-ready values."""
         return asdict(self)
 
+    def details(self) -> dict[str, Any]:
+        """What a trainer's logs keep next to score, status and reasoning."""
+        kept = ("inferred_instruction", "echo", "usage", "seconds", "error", "target")
+        return {name: getattr(self, name) for name in kept}
+
 
 def json_schema(name: str, properties: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's ``response_format`` for an object of exactly `properties`, in their order."""

@@ -1,7 +1,8 @@
 """Judge servers: Ray actors, each of which runs vLLM's own OpenAI server on a free loopback port.
 
-The server is a child process of the actor, which keeps watch over it. Clients reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a
-server that somebody started by hand (``HOSTED_VLLM_API_BASE``) is used in just the same way.
+The server is a child process of the actor, which keeps watch over it. Clients reach it over HTTP,
+through LiteLLM's ``hosted_vllm/`` route, so a server that somebody started by hand
+(``HOSTED_VLLM_API_BASE``) is used in just the same way.
 
     pool = JudgePool.start("Qwen/Qwen3-4B", num_replicas=2, max_model_len=8192)
     FlipReward("hosted_vllm/Qwen/Qwen3-4B", api_base=pool.urls)
@@ -203,13 +204,14 @@ class JudgePool:
     def wait_ready(self, timeout: float) -> list[str]:
         """Block until every replica serves; stops all of them and raises when one does not."""
         import ray
+        from ray.exceptions import GetTimeoutError, RayTaskError
 
         try:
             self.urls = ray.get(self.ready_refs(timeout), timeout=timeout + 30)
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             self.stop()
             raise (error.cause if isinstance(error.cause, JudgeServerError) else error) from None
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             self.stop()
             raise JudgeServerError(
                 f"No judge replica was scheduled within {timeout:.0f} s: the cluster lacks the resources."
@@ -219,10 +221,11 @@ class JudgePool:
     def stop(self) -> None:
         """End the servers, then the actors."""
         import ray
+        from ray.exceptions import GetTimeoutError, RayError
 
         try:
             ray.get([a.stop.remote() for a in self.actors], timeout=15)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+        except (RayError, GetTimeoutError) as error:
             logger.warning("a judge replica did not stop by itself: %s", error)
         for actor in self.actors:
             ray.kill(actor)

@@ -17,11 +17,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from open_instruct.ground_truth_utils import LMJudgeVerifierConfig, VerificationResult, VerifierFunction
-
 from flip_plugin.judge import run_sync
 from flip_plugin.reward import FlipResult, FlipReward
 from flip_plugin.target import NoTarget, Target, TargetChoice, find_target, target_from_query
+from open_instruct.ground_truth_utils import LMJudgeVerifierConfig, VerificationResult, VerifierFunction
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,10 @@ class FlipVerifier(VerifierFunction):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reward": None}
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and latencies of this process's judge client (`JudgeClient.stats`); {} before its first call."""
+        return self._reward.client.stats() if self._reward else {}
 
     async def async_call(
         self,
@@ -82,7 +85,8 @@ class FlipVerifier(VerifierFunction):
                 max_tokens=config.llm_judge_max_tokens,
                 temperature=config.llm_judge_temperature,
                 timeout=config.llm_judge_timeout,
-                # Upstream's configuration has none of these.
+                # Upstream's configuration has not all of these.
+                api_base=getattr(config, "llm_judge_api_base", None),
                 max_concurrency=getattr(config, "llm_judge_max_concurrency", 256),
                 seed=getattr(config, "seed", None),
                 skip_truncated=getattr(config, "mask_truncated_completions", False),
@@ -91,11 +95,9 @@ class FlipVerifier(VerifierFunction):
         return self._reward
 
     def _result(self, result: FlipResult) -> VerificationResult:
-        kept = ("inferred_instruction", "echo", "usage", "seconds", "error", "target")
         if CAN_BE_MISSING:
-            details = {name: getattr(result, name) for name in kept}
             return VerificationResult(
-                score=result.score, reasoning=result.reasoning, status=result.status, details=details
+                score=result.score, reasoning=result.reasoning, status=result.status, details=result.details()
             )
         if result.score is not None:
             return VerificationResult(score=result.score, reasoning=result.reasoning)

@@ -32,11 +32,12 @@ class Cluster:
         kernel ends their child processes with them (`flip_plugin.processes`).
         """
         import ray
+        from ray.exceptions import GetTimeoutError, RayError
 
         if not ray.is_initialized():
             return
         if graceful:
-            with contextlib.suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            with contextlib.suppress(RayError, GetTimeoutError):
                 ray.get([e.stop.remote() for e in self.engines], timeout=10)
         if self.judge is not None:
             self.judge.stop()
@@ -159,6 +160,7 @@ def start_all(args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_
 def _wait_for(starting: dict[str, list[Any]]) -> None:
     """Wait until all have started, in whatever order; the first failure is raised at once."""
     import ray
+    from ray.exceptions import RayTaskError
 
     names = {reference: name for name, references in starting.items() for reference in references}
     left = list(names)
@@ -166,7 +168,7 @@ def _wait_for(starting: dict[str, list[Any]]) -> None:
         [done], left = ray.wait(left, num_returns=1)
         try:
             ray.get(done)
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             raise (error.cause if isinstance(error.cause, JudgeServerError) else error) from None
         if not any(names[reference] == names[done] for reference in left):
             logger.info("%s ready", names[done])

@@ -179,6 +179,11 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
         return sum(self.num_learners_per_node)
 
     @property
+    def record_calls_to(self) -> str:
+        """Folder of the judge calls; verifiers take it by this name."""
+        return f"{self.output_dir}/judge_calls"
+
+    @property
     def judge_model_id(self) -> str | None:
         """What the judge's server loads, where the run itself starts one; else None."""
         prefix = "hosted_vllm/"

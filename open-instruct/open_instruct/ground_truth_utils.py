@@ -111,7 +111,10 @@ class VerifierFunction(ABC):
 
 @dataclass
 class LMJudgeVerifierConfig(VerifierConfig):
-    """Options of a judge. Lengths in tokens, timeout in seconds; `record_calls_to` is a folder."""
+    """Options of a judge. Lengths in tokens, timeout in seconds; `record_calls_to` is a folder.
+
+    `llm_judge_api_base` (commas separate several servers) goes before ``HOSTED_VLLM_API_BASE``.
+    """
 
     llm_judge_model: str = "hosted_vllm/Qwen/Qwen3-4B"
     llm_judge_max_tokens: int = 2048
@@ -122,11 +125,13 @@ class LMJudgeVerifierConfig(VerifierConfig):
     mask_truncated_completions: bool = False
     seed: int = 42
     record_calls_to: str | None = None
+    llm_judge_api_base: str | None = None
 
     def reward_options(self) -> dict[str, Any]:
         """As keywords of `flip_plugin.reward.JudgedReward`."""
         return {
             "judge_model": self.llm_judge_model,
+            "api_base": self.llm_judge_api_base,
             "max_context_length": self.llm_judge_max_context_length,
             "max_tokens": self.llm_judge_max_tokens,
             "temperature": self.llm_judge_temperature,
@@ -182,6 +187,10 @@ class LMJudgeVerifier(VerifierFunction):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reward": None}
 
+    def stats(self) -> dict[str, Any]:
+        """Counters and latencies of this process's judge client (`JudgeClient.stats`); {} before its first call."""
+        return self._reward.client.stats() if self._reward else {}
+
     async def async_call(
         self,
         tokenized_prediction: list[int],
@@ -201,7 +210,7 @@ class LMJudgeVerifier(VerifierFunction):
         question = _Question(prompt.instruction, [], str(label or ""))
         result = await self._reward.score(question, prediction, finish_reason=state.get("finish_reason"))
         return VerificationResult(
-            result.score, reasoning=result.reasoning, status=result.status, details=judge_details(result)
+            result.score, reasoning=result.reasoning, status=result.status, details=result.details()
         )
 
     def __call__(
@@ -213,12 +222,6 @@ class LMJudgeVerifier(VerifierFunction):
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
         return run_sync(self.async_call(tokenized_prediction, prediction, label, query, rollout_state))
-
-
-def judge_details(result: FlipResult) -> dict[str, Any]:
-    """What a run's logs keep of a judged response, next to score, reasoning and status."""
-    kept = ("inferred_instruction", "echo", "usage", "seconds", "error", "target")
-    return {name: getattr(result, name) for name in kept}
 
 
 def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, VerifierFunction]:

@@ -41,7 +41,6 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.judge_pool import check_local_model
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
-    args.record_calls_to = str(Path(args.output_dir) / "judge_calls")  # ty: ignore[unresolved-attribute]
     verifiers = build_all_verifiers(args)
     unknown = [name for name in args.report_verifiers if name.lower() not in verifiers]
     if unknown:
@@ -95,6 +94,7 @@ def run(args: Args) -> None:
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
+    args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
     if args.dry_run:
         print_plan(args)
         return
@@ -168,6 +168,7 @@ class TrainingLoop:
     def run(self, first_step: int) -> None:
         """Train from `first_step` to the end, then write checkpoint and state."""
         import ray
+        from ray.exceptions import RayTaskError
 
         from open_instruct.rewards import JudgeFailure
 
@@ -184,7 +185,7 @@ class TrainingLoop:
             for step in range(first_step, args.num_training_steps):
                 self._step(step)
             self._flush()
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             if not isinstance(error.cause, JudgeFailure):
                 raise
             self._save(step)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from flip_plugin.baselines import PointwiseJudge
@@ -56,7 +57,12 @@ class JudgeSpec:
 
 def quality_messages(*, input: str, output: str, label: str) -> list[dict[str, str]]:
     """The pointwise rating prompt: instruction and response, 1 to 10. `label` is not shown."""
-    return PromptSet.load().pointwise_messages(input, output)
+    return _prompts().pointwise_messages(input, output)
+
+
+@cache
+def _prompts() -> PromptSet:
+    return PromptSet.load()
 
 
 def extract_quality(content: str | None) -> tuple[str | None, float | None]:

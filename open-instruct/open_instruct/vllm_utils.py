@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from open_instruct.data_types import Sample, SamplingConfig
@@ -174,7 +174,7 @@ def create_vllm_engines(options: EngineOptions, num_engines: int, *, num_gpus: f
     actor = ray.remote(LLMRayActor)
     return [
         actor.options(num_cpus=0, num_gpus=num_gpus, max_concurrency=4096).remote(
-            EngineOptions(**(vars(options) | {"seed": options.seed + i}))
+            replace(options, seed=options.seed + i)
         )
         for i in range(num_engines)
     ]

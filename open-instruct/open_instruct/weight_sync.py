@@ -9,7 +9,7 @@ actor hands it to its engine core in an anonymous memory file (`SharedWeights`),
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ class FlatWeights:
 
 
 @contextmanager
-def gathered(parameter: Any) -> Iterator[None]:
+def gathered(parameter: Any) -> Generator[None]:
     """Within the block `parameter` is whole on this rank, also under DeepSpeed ZeRO-3."""
     if not hasattr(parameter, "ds_id"):
         yield
@@ -81,7 +81,7 @@ class SharedWeights:
     def write(self, flat: np.ndarray) -> None:
         """Replace the content by `flat`, (num_bytes,) uint8."""
         os.ftruncate(self._handle, flat.nbytes)
-        view, done = memoryview(flat), 0
+        view, done = flat.data, 0
         while done < flat.nbytes:
             done += os.pwrite(self._handle, view[done:], done)
 

@@ -66,7 +66,7 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInitInfo
             buffer = mmap.mmap(handle, update_info.num_bytes, flags=mmap.MAP_PRIVATE)
         finally:
             os.close(handle)
-        self.model.load_weights(_tensors(buffer, update_info.tensors))
+        self.model.load_weights(_tensors(buffer, update_info.tensors))  # ty: ignore[not-callable]
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

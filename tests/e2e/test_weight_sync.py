@@ -12,7 +12,7 @@ from open_instruct.rl_utils import TrainingSample, pack_samples
 
 @pytest.fixture(scope="module")
 def actors():
-    os.environ["RAY_enable_worker_prestart"] = "0"
+    os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112  (Ray's own spelling)
     os.environ.pop(TAG, None)
     ray = pytest.importorskip("ray")
     from open_instruct.learner import create_learners

@@ -5,11 +5,11 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+
+from flip_plugin.prompts import PromptSet
 from open_instruct import judge_utils
 from open_instruct.ground_truth_utils import LMJudgeVerifier, LMJudgeVerifierConfig
 from open_instruct.judge_utils import JudgeSpec, judge_specs
-
-from flip_plugin.prompts import PromptSet
 
 
 def why_and_mark(content):
@@ -37,6 +37,15 @@ async def test_quality(quality, judge, tmp_path):
     assert body["seed"] == 9
     (file,) = tmp_path.glob("*.jsonl")
     assert json.loads(file.read_text())["judge_type"] == "quality"
+
+
+async def test_servers_may_be_given_by_configuration(judge):
+    config = LMJudgeVerifierConfig(llm_judge_model="hosted_vllm/m", llm_judge_api_base=judge.base)
+    verifier = LMJudgeVerifier(judge_specs()["quality"], config)
+    assert verifier.stats() == {}
+    judge.rates(3)
+    assert (await verifier.async_call([], "Done", None, "user: x")).score == 0.3
+    assert verifier.stats()["ok"] == 1
 
 
 async def test_quality_from_text_alone(quality, judge):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flip_plugin.baselines import PointwiseJudge, whole_prompt
 from flip_plugin.judge import JudgeClient
-from flip_plugin.records import FIELDS, JudgeCallWriter, read_calls, rescore
+from flip_plugin.records import FIELDS, JudgeCallWriter, ReplyCache, read_calls, rescore
 from flip_plugin.reward import FlipResult, FlipReward, estimate_tokens, shorten
 from flip_plugin.target import Target
 
@@ -192,6 +192,20 @@ def test_writers_never_share_a_file(tmp_path):
     assert len({call["id"] for call in calls}) == 3
     with pytest.raises(ValueError, match="stauts"):
         one.write({"stauts": "ok"})
+
+
+def test_reply_cache_of_several_processes(tmp_path):
+    code = (
+        "import sys; from flip_plugin.records import ReplyCache; cache = ReplyCache(sys.argv[1]);"
+        "[cache.put({'n': n}, {'text': str(n)}) for n in range(int(sys.argv[2]), 200)]"
+    )
+    path = str(tmp_path / "cache.sqlite")
+    writers = [subprocess.Popen([sys.executable, "-c", code, path, str(start)]) for start in (0, 50, 100)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert [ReplyCache(path).get({"n": n}) for n in (0, 75, 199, 200)] == [
+        *({"text": "0"}, {"text": "75"}, {"text": "199"}),
+        None,
+    ]
 
 
 def test_reading_damaged_records(tmp_path):

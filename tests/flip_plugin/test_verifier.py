@@ -3,11 +3,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from open_instruct.ground_truth_utils import LMJudgeVerifierConfig
 
 from flip_plugin import verifier as module
 from flip_plugin.records import read_calls
 from flip_plugin.verifier import FlipVerifier
+from open_instruct.ground_truth_utils import LMJudgeVerifierConfig
 
 ASKED = "Write a haiku\nabout user: root"
 
@@ -87,6 +87,7 @@ async def test_options_reach_the_judge(judge, monkeypatch, tmp_path):
     assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("n", 77, 0.25, 5)
     cut = await flip.async_call([], "Leaves", ASKED, None, rollout_state={"finish_reason": "length"})
     assert cut.status == "truncated"
+    assert flip.stats()["calls"] == 1
     assert [call["status"] for call in read_calls(tmp_path)] == ["ok", "truncated"]
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from open_instruct import dataset_transformation
 from open_instruct.dataset_transformation import (
     CHAT_TEMPLATES,

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
+
 from open_instruct import ground_truth_utils, judge_utils
 from open_instruct.ground_truth_utils import (
     LMJudgeVerifier,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from open_instruct.resource_plan import make_plan
 
 
