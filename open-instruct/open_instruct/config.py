@@ -6,7 +6,8 @@ refused in `check`, before anything is loaded, in terms of the flags that were t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 
@@ -241,7 +242,9 @@ def parse_args(argv: list[str] | None = None) -> Args:
         description="GRPO with a judge's reward: Ray, vLLM, DeepSpeed. Later flags win.",
         allow_abbrev=False,
     )
-    parts = parser.parse_args_into_dataclasses(argv)
+    *parts, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        parser.error(_unknown_flags(unknown))
     values: dict[str, Any] = {}
     for part in parts:
         values |= vars(part)
@@ -251,3 +254,12 @@ def parse_args(argv: list[str] | None = None) -> Args:
     except FlagError as error:
         parser.error(str(error))
     return args
+
+
+def _unknown_flags(words: list[str]) -> str:
+    known = [f"--{f.name}" for f in fields(Args)]
+    told = []
+    for word in (w for w in words if w.startswith("--")):
+        close = difflib.get_close_matches(word, known, n=1)
+        told.append(f"no flag is called {word}" + (f"; did you mean {close[0]}?" if close else ""))
+    return "\n".join(told) or f"not understood: {' '.join(words)}"
