@@ -243,13 +243,14 @@ class FlipReward(JudgedReward):
     """
 
     judge_type = "flip"
-    # In this order, so that the judge looks at evidence before it names the instruction;
-    # with upper lengths, because a small model can wander inside a string for ever.
+    # In this order, so that the judge looks at evidence before it names the instruction; the
+    # reasoning bounded, so that it cannot eat the budget. The instruction is not: max_tokens ends
+    # one that wanders (unparsed), and following a long bound costs as much as the model itself.
     response_schema = json_schema(
         "inferred_instruction",
         {
             "REASONING": {"type": "string", "maxLength": 300},
-            "INFERRED INSTRUCTION": {"type": "string", "maxLength": 2000},
+            "INFERRED INSTRUCTION": {"type": "string"},
         },
     )
 

@@ -39,20 +39,21 @@ def group_advantages(rewards: np.ndarray, normalization: str = "standard") -> np
 
 
 def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probability in nats of each token: logits (B, L, V), tokens (B, L) -> (B, L), in float32.
+    """Log-probability in nats of each token: logits (..., V), tokens (...) -> (...), in float32.
 
-    Position i of the result is the probability of ``tokens[:, i]`` given what precedes it, so `logits`
-    must already be shifted. `temperature` divides the logits, as it did when the tokens were sampled.
+    Entry i of `logits` must be the distribution that token i was drawn from (shift before you call).
+    `temperature` divides the logits, as it did when the tokens were sampled.
     """
-    import torch
+    from torch.nn.functional import cross_entropy
 
-    scaled = logits.float() / temperature
-    chosen = torch.gather(scaled, -1, tokens.unsqueeze(-1)).squeeze(-1)
-    return chosen - torch.logsumexp(scaled, dim=-1)
+    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+    # One fused kernel: a third of the memory traffic of gather and logsumexp.
+    flat = cross_entropy(scaled.reshape(-1, scaled.shape[-1]), tokens.reshape(-1), reduction="none")
+    return -flat.view(tokens.shape)
 
 
 def kl_penalty(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kl_estimator: int) -> torch.Tensor:
-    """Per-token estimate of KL(policy || reference), nats; (B, L) -> (B, L).
+    """Per-token estimate of KL(policy || reference), nats; (N,) -> (N,).
 
     Upstream's numbers (Schulman's k1, k2, k3, and an importance-weighted k3): with d = log p - log q,
     0: d; 1: d^2 / 2; 2: exp(-d) - 1 + d; 3: the straight k1 weighted by the policy's own ratio.
@@ -88,7 +89,7 @@ def clipped_policy_loss(
     clip_lower: float,
     clip_higher: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-token clipped surrogate: all (B, L) -> loss (B, L) and whether the clip was binding (B, L).
+    """Per-token clipped surrogate: all (N,) -> loss (N,) and whether the clip was binding (N,).
 
     max(-A r, -A clip(r, 1 - clip_lower, 1 + clip_higher)) with r = exp(logprobs - old_logprobs).
     """
@@ -98,8 +99,3 @@ def clipped_policy_loss(
     plain = -advantages * ratio
     clipped = -advantages * ratio.clamp(1.0 - clip_lower, 1.0 + clip_higher)
     return torch.maximum(plain, clipped), clipped > plain
-
-
-def masked_sum(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Sum of `values` where `mask` is 1; padding may hold anything, NaN included."""
-    return values.masked_fill(mask == 0, 0.0).sum()

@@ -68,7 +68,7 @@ class PolicyTrainerRayProcess:
         self._init_distributed()
         import deepspeed
 
-        from open_instruct.model_utils import load_policy, resolve_dtype
+        from open_instruct.model_utils import load_policy, policy_module, resolve_dtype
 
         dtype = resolve_dtype(args.model_dtype, on_cpu=self.on_cpu)
         load = {
@@ -81,12 +81,15 @@ class PolicyTrainerRayProcess:
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
-        self.reference = load_policy(args.model_name_or_path, **load).eval() if args.beta else None
+        self.model = model
+        self.reference = None
+        if args.beta:
+            self.reference = policy_module(load_policy(args.model_name_or_path, **load), args.temperature).eval()
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
         )
         self.engine, *_ = deepspeed.initialize(
-            model=model,
+            model=policy_module(model, args.temperature),
             optimizer=optimizer,
             lr_scheduler=self._scheduler(optimizer),
             config=deepspeed_config(args, dtype=dtype),
@@ -125,11 +128,11 @@ class PolicyTrainerRayProcess:
         from open_instruct.weight_sync import NcclSender, ObjectStoreSender
 
         if self.on_cpu:
-            self.sender: Any = ObjectStoreSender(self.engine.module, getattr(torch, engine_dtype), engines, self.rank)
+            self.sender: Any = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size
             self.sender = NcclSender(
-                self.engine.module, engines, self.rank,
+                self.model, engines, self.rank,
                 tensor_parallel_size=tp, address=address[0], port=address[1],
             )  # fmt: skip
 
@@ -146,10 +149,10 @@ class PolicyTrainerRayProcess:
         passes = self.args.num_mini_batches * self.args.num_epochs
         if passes > 1:  # with a single pass the old policy is the one that is about to be updated
             for micro in micro_batches:
-                micro["old_logprobs"] = self._logprobs_without_grad(self.engine, micro)
+                micro["old_logprobs"] = self._without_grad(self.engine, micro)
         if self.reference is not None:
             for micro in micro_batches:
-                micro["ref_logprobs"] = self._logprobs_without_grad(self.reference, micro)
+                micro["ref_logprobs"] = self._without_grad(self.reference, micro)
         totals: dict[str, float] = {}
         for _ in range(self.args.num_epochs):
             for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
@@ -174,24 +177,11 @@ class PolicyTrainerRayProcess:
                 for name in names
             }
 
-    def _logprobs(self, model: Any, micro: dict[str, Any]) -> Any:
-        """(B, L-1) log-probability of tokens 1..L-1 given what precedes them in their own sample."""
-        from open_instruct.grpo_utils import token_logprobs
-        from open_instruct.model_utils import packed_attention_mask
-
-        logits = model(
-            input_ids=micro["input_ids"],
-            position_ids=micro["position_ids"],
-            attention_mask=packed_attention_mask(micro["segment_ids"]),
-            use_cache=False,
-        ).logits
-        return token_logprobs(logits[:, :-1], micro["input_ids"][:, 1:], self.args.temperature)
-
-    def _logprobs_without_grad(self, model: Any, micro: dict[str, Any]) -> Any:
+    def _without_grad(self, policy: Any, micro: dict[str, Any]) -> Any:
         import torch
 
         with torch.no_grad():
-            return self._logprobs(model, micro)
+            return policy(micro)
 
     def _update(self, micro_batches: list[dict[str, Any]], totals: dict[str, float]) -> None:
         """One optimiser step; adds sums over tokens to `totals`."""
@@ -224,20 +214,16 @@ class PolicyTrainerRayProcess:
         return float(tokens)
 
     def _loss(self, micro: dict[str, Any], totals: dict[str, float]) -> Any:
-        """The sum of the loss over this micro-batch's response tokens."""
-        from open_instruct.grpo_utils import (
-            clipped_policy_loss,
-            kl_penalty,
-            masked_sum,
-            truncated_importance_weights,
-        )
+        """The sum of the loss over this micro-batch's N response tokens; all tensors here are (N,)."""
+        from open_instruct.grpo_utils import clipped_policy_loss, kl_penalty, truncated_importance_weights
 
-        args, mask = self.args, micro["response_mask"][:, 1:]
-        logprobs = self._logprobs(self.engine, micro)
+        args = self.args
+        predicted = micro["response_mask"][:, 1:] > 0
+        advantages, sampler = micro["advantages"][:, 1:][predicted], micro["sampler_logprobs"][:, 1:][predicted]
+        logprobs = self.engine(micro)
         old = micro.get("old_logprobs", logprobs.detach())
-        sampler = micro["sampler_logprobs"][:, 1:]
         surrogate, clipped = clipped_policy_loss(
-            logprobs, old, micro["advantages"][:, 1:], clip_lower=args.clip_lower, clip_higher=args.clip_higher
+            logprobs, old, advantages, clip_lower=args.clip_lower, clip_higher=args.clip_higher
         )
         weights = truncated_importance_weights(old, sampler, args.truncated_importance_sampling_ratio_cap)
         loss = surrogate * weights
@@ -254,9 +240,9 @@ class PolicyTrainerRayProcess:
             loss = loss + args.beta * kl
             observed["objective/kl_avg"] = kl
         for name, values in observed.items():
-            totals[name] = totals.get(name, 0.0) + float(masked_sum(values.detach(), mask))
-        totals["tokens"] = totals.get("tokens", 0.0) + float(mask.sum())
-        return masked_sum(loss, mask)
+            totals[name] = totals.get(name, 0.0) + float(values.detach().sum())
+        totals["tokens"] = totals.get("tokens", 0.0) + len(logprobs)
+        return loss.sum()
 
     def save_model(self, folder: str) -> None:
         """Hugging Face checkpoint, written by rank 0; under ZeRO-3 every rank must call it."""
@@ -265,11 +251,12 @@ class PolicyTrainerRayProcess:
 
         state = None
         if self.args.deepspeed_stage == 3:
-            state = self.engine._zero3_consolidated_16bit_state_dict()
+            whole = self.engine._zero3_consolidated_16bit_state_dict()
+            state = {k.removeprefix("model."): v for k, v in whole.items()} if whole else None
         if self.rank == 0:
             name = self.args.tokenizer_name_or_path or self.args.model_name_or_path
             tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
-            save_checkpoint(self.engine.module, tokenizer, Path(folder), state)
+            save_checkpoint(self.model, tokenizer, Path(folder), state)
 
     def save_state(self, folder: str, step: int) -> None:
         """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
@@ -286,12 +273,17 @@ class PolicyTrainerRayProcess:
         """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""
         import torch
 
-        from open_instruct.grpo_utils import token_logprobs
+        from open_instruct.model_utils import response_logprobs
 
         ids = torch.tensor([token_ids], device=self.device)
+        batch = {
+            "input_ids": ids,
+            "position_ids": torch.arange(ids.shape[1], device=self.device)[None],
+            "segment_ids": torch.ones_like(ids),
+            "response_mask": torch.ones_like(ids),
+        }
         with torch.no_grad():
-            logits = self.engine(input_ids=ids, use_cache=False).logits
-        return token_logprobs(logits[:, :-1], ids[:, 1:])[0].tolist()
+            return response_logprobs(self.model, batch, 1.0).tolist()
 
 
 def create_learners(args: Args, *, on_cpu: bool, gpus_per_learner: float) -> list[Any]:

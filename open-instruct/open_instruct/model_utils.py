@@ -45,6 +45,51 @@ def packed_attention_mask(segment_ids: Any) -> Any:
     return ((segment_ids[:, :, None] == segment_ids[:, None, :]) & causal)[:, None]
 
 
+def response_logprobs(model: Any, batch: dict[str, Any], temperature: float) -> Any:
+    """Log-probabilities of a packed batch's N response tokens, row by row: (N,) float32, in nats.
+
+    `batch` holds `input_ids`, `position_ids`, `segment_ids` and `response_mask`, each (B, L). The output
+    head runs on the positions that predict response tokens alone, so logits are (N, V), not (B, L, V).
+    """
+    from open_instruct.grpo_utils import token_logprobs
+
+    inputs = {
+        "input_ids": batch["input_ids"],
+        "position_ids": batch["position_ids"],
+        "attention_mask": packed_attention_mask(batch["segment_ids"]),
+        "use_cache": False,
+    }
+    predicted = batch["response_mask"][:, 1:] > 0
+    tokens = batch["input_ids"][:, 1:][predicted]
+    if head_is_linear(model):
+        hidden = model.get_decoder()(**inputs).last_hidden_state[:, :-1][predicted]
+        logits = model.get_output_embeddings()(hidden)
+    else:
+        logits = model(**inputs).logits[:, :-1][predicted]
+    return token_logprobs(logits, tokens, temperature)
+
+
+def head_is_linear(model: Any) -> bool:
+    """False for models that scale or cap their logits after the head; those keep their own forward."""
+    config = model.config
+    return not any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+
+
+def policy_module(model: Any, temperature: float) -> Any:
+    """`model` as a torch module whose forward is `response_logprobs`: what DeepSpeed wraps."""
+    import torch
+
+    class Policy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: dict[str, Any]) -> Any:
+            return response_logprobs(self.model, batch, temperature)
+
+    return Policy()
+
+
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
     """Write model and tokenizer to `folder`, which is replaced only once everything is on disk."""
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")

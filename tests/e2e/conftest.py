@@ -107,6 +107,7 @@ def start_run(folder: Path, flags: list[str], **environment: str) -> Run:
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
         env=env | {TAG: tag} | environment,
     )
     return Run(process, log, tag)

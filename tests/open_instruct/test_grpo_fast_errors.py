@@ -146,5 +146,5 @@ def test_outside_server_with_a_wrong_address(outside_server):
 
 
 def test_outside_server_that_is_not_there():
-    with pytest.raises(RuntimeError, match="No judge server answers at http://127.0.0.1:9/v1"):
+    with pytest.raises(RuntimeError, match=r"No judge server answers at http://127\.0\.0\.1:9/v1"):
         check_external("served-judge", ["http://127.0.0.1:9/v1"], timeout=0.1)

@@ -8,7 +8,6 @@ from open_instruct.grpo_utils import (
     clipped_policy_loss,
     group_advantages,
     kl_penalty,
-    masked_sum,
     token_logprobs,
     truncated_importance_weights,
 )
@@ -111,6 +110,3 @@ def test_gradient_of_the_clipped_loss_against_finite_differences():
         lambda x: clipped_policy_loss(x, old, advantages, clip_lower=0.2, clip_higher=0.272)[0], (now,)
     )
 
-
-def test_masked_sum_ignores_nan_in_padding():
-    assert masked_sum(torch.tensor([1.0, float("nan"), 2.0]), torch.tensor([1, 0, 1])).item() == 3.0
