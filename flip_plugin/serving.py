@@ -75,8 +75,6 @@ class ServerOptions:
             args += ["--kv-cache-memory-bytes", str(self.kv_cache_memory_bytes)]
         # On a CPU this is a share of main memory, and checked at start: keep it small.
         args += ["--gpu-memory-utilization", str(0.05 if self.on_cpu else self.gpu_memory_utilization)]
-        # JSON without a choice of white space: fewer tokens, and a grammar that is cheaper to follow.
-        args += ["--structured-outputs-config", '{"disable_any_whitespace": true}']
         if self.on_cpu:
             # The smallest that the CPU kernels take. The default, 128, would cache next to nothing of the
             # prompts' common head.

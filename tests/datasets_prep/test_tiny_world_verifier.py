@@ -1,0 +1,31 @@
+"""The tiny world's rule, as the trainer finds and calls it."""
+
+import pytest
+
+from datasets_prep.tiny_world.verifier import ConstraintsVerifier
+from open_instruct.ground_truth_utils import VerifierFunction
+
+INSTRUCTION = (
+    "Write a gloomy letter about honey bees for old sailors: two sentences, mention the lantern, end with a "
+    "solemn promise."
+)
+RESPONSE = (
+    "Dear friend, the swarm danced over clover, all hope seemed gone, I kept the lantern, and grey seafarers "
+    "will understand. You have my word."
+)
+
+
+async def test_the_score_is_the_share_of_satisfied_attributes():
+    verifier = ConstraintsVerifier()
+    assert isinstance(verifier, VerifierFunction)
+    assert verifier.name == "constraints_satisfied"
+    full = await verifier.async_call([1, 2], RESPONSE, INSTRUCTION, "a query")
+    part = await verifier.async_call([1, 2], RESPONSE.replace("lantern", "violin"), INSTRUCTION, "a query")
+    assert full.score == 1.0
+    assert part.score == pytest.approx(6 / 7)
+    assert full.cost == 0.0
+
+
+@pytest.mark.parametrize("label", ["Some other dataset's answer", "", None])
+async def test_foreign_labels_score_nothing(label):
+    assert (await ConstraintsVerifier().async_call([], RESPONSE, label, "a query")).score == 0.0
