@@ -30,8 +30,8 @@ DEFAULT_OUTPUT = Path(__file__).parent / "models"
 VOCAB_SIZE = 1792
 CORPUS_TEXTS = 1500
 
-# How often the policy's training responses get an attribute right. Sampled, it lands lower,
-# at about half, since it has not learnt every surface.
+# How often the policy's training responses get an attribute right. Sampled, it lands lower, at about half,
+# since it has not learnt every surface.
 POLICY_KEEP = 0.6
 # The share of its updates that come before, with everything right.
 POLICY_FAITHFUL = 0.7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from open_instruct.judge_pool import CPU_KV_CACHE_BYTES, launch_judge
 from open_instruct.model_utils import resolve_dtype
 
 logger = logging.getLogger(__name__)
+
+
+#: Takes the policy engines, returns the data preparation actor.
+PrepStarter = Callable[[list[Any]], Any]
 
 
 @dataclass
@@ -123,8 +128,10 @@ def start_engines(args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer
     return create_vllm_engines(options, args.vllm_num_engines, num_gpus=gpus_per_engine)
 
 
-def start_all(args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_token_id: int) -> Cluster:
-    """Start judge, engines and learners side by side and wait until all are ready.
+def start_all(
+    args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_token_id: int, start_prep: PrepStarter
+) -> Cluster:
+    """Start judge, engines, learners and the data side by side and wait until all are ready.
 
     Raises `JudgeServerError` when the judge does not come up; other failures as Ray hands them on.
     """
@@ -142,10 +149,13 @@ def start_all(args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_
         cluster.learners = create_learners(args, on_cpu=on_cpu, gpus_per_learner=shares.learner)
         address = ray.get(cluster.learners[0].address.remote())
         setups = [learner.setup.remote(args, address, pad_token_id) for learner in cluster.learners]
+        cluster.prep = start_prep(cluster.engines)
         judging = cluster.judge.ready_refs(args.llm_judge_startup_timeout) if cluster.judge is not None else []
-        _wait_for({"judge": judging, "learner": setups, "policy engine": loading})
+        preparing = [cluster.prep.ready.remote()]
+        _wait_for({"judge": judging, "learner": setups, "policy engine": loading, "data preparation": preparing})
         if cluster.judge is not None:
             cluster.judge.urls = ray.get(judging)
+            ray.get(cluster.prep.use_judge.remote(cluster.judge.urls))
         facts = ray.get(setups)[0]
         logger.info("policy of %.1fM parameters, learner in %s", facts["parameters"] / 1e6, facts["dtype"])
         address = ray.get(cluster.learners[0].address.remote())
@@ -174,16 +184,18 @@ def _wait_for(starting: dict[str, list[Any]]) -> None:
             logger.info("%s ready", names[done])
 
 
-def start_prep(args: Args, cluster: Cluster, *prep_args: Any) -> Any:
-    """The data preparation actor, on the driver's node, with the judge's address in its environment."""
-    import ray
+def prep_starter(args: Args, *prep_args: Any) -> PrepStarter:
+    """What `start_all` calls with the engines to start the data preparation actor."""
 
-    from open_instruct.data_loader import DataPreparationActor
+    def start(engines: list[Any]) -> Any:
+        import ray
 
-    environment = {"TOKENIZERS_PARALLELISM": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    if cluster.judge is not None:
-        environment["HOSTED_VLLM_API_BASE"] = ",".join(cluster.judge.urls)
-    actor = ray.remote(DataPreparationActor).options(
-        num_cpus=0, max_concurrency=64, runtime_env={"env_vars": environment}
-    )
-    return actor.remote(args, *prep_args)
+        from open_instruct.data_loader import DataPreparationActor
+
+        environment = {"TOKENIZERS_PARALLELISM": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        actor = ray.remote(DataPreparationActor).options(
+            num_cpus=0, max_concurrency=64, runtime_env={"env_vars": environment}
+        )
+        return actor.remote(args, engines, *prep_args)
+
+    return start

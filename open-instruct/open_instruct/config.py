@@ -95,6 +95,7 @@ class RewardConfigFlags:
     llm_judge_max_context_length: int = flag(8192, "the judge's window in tokens")
     llm_judge_temperature: float = flag(0.0, "the judge's temperature (upstream: 1.0; 0 makes rewards repeatable)")
     llm_judge_timeout: int = flag(60, "seconds for one judgement, retries included")
+    llm_judge_structured_output: bool = flag(True, "hold the judge to its JSON schema (off in the paper's runs)")
     llm_judge_max_concurrency: int = flag(256, "judge calls under way at once")
     llm_judge_startup_timeout: int = flag(900, "seconds until the judge's server must answer")
     llm_judge_max_invalid_frac: float = flag(0.5, "stop the run when more of a step's rewards are missing")
@@ -244,7 +245,7 @@ def parse_args(argv: list[str] | None = None) -> Args:
     )
     *parts, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if unknown:
-        parser.error(_unknown_flags(unknown))
+        parser.error(_unknown_flags(list(unknown)))  # ty: ignore[invalid-argument-type]
     values: dict[str, Any] = {}
     for part in parts:
         values |= vars(part)

@@ -9,6 +9,7 @@ Batches are made in data order: which prompts step s holds depends on the seed a
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -44,9 +45,9 @@ class DataPreparationActor:
     def __init__(
         self,
         args: Args,
+        engines: list[Any],
         rows: list[dict[str, Any]],
         eval_rows: list[dict[str, Any]],
-        engines: list[Any],
         scorer: RowScorer,
         pad_token_id: int,
         resume_step: int | None = None,
@@ -63,6 +64,10 @@ class DataPreparationActor:
         """Load what the scorer needs, so that the first step does not wait for it."""
         self.scorer.warm_up()
         return True
+
+    async def use_judge(self, urls: list[str]) -> None:
+        """Where the run's own judge servers are; to be called before the first step."""
+        os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)  # read when the judge's client is made
 
     async def weights_synced(self, version: int) -> None:
         """The engines hold weights of this version: start what may now be generated."""

@@ -122,6 +122,7 @@ class LMJudgeVerifierConfig(VerifierConfig):
     llm_judge_temperature: float = 0.0
     llm_judge_timeout: float = 60
     llm_judge_max_concurrency: int = 256
+    llm_judge_structured_output: bool = True
     mask_truncated_completions: bool = False
     seed: int = 42
     record_calls_to: str | None = None
@@ -137,6 +138,7 @@ class LMJudgeVerifierConfig(VerifierConfig):
             "temperature": self.llm_judge_temperature,
             "timeout": self.llm_judge_timeout,
             "max_concurrency": self.llm_judge_max_concurrency,
+            "schema": self.llm_judge_structured_output,
             "seed": self.seed,
             # What gets no loss needs no judgement.
             "skip_truncated": self.mask_truncated_completions,

@@ -89,7 +89,7 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, start_all, start_prep, start_ray
+    from open_instruct.actors import Cluster, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import check_external, external_urls, hosts_own_judge
     from open_instruct.rewards import RowScorer
 
@@ -118,18 +118,15 @@ def run(args: Args) -> None:
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
+        scorer = make_scorer(args, prepared, RowScorer)
         cluster = start_all(
             args,
             on_cpu=on_cpu,
             own_judge=own_judge,
             tokenizer=prepared.tokenizer_name,
             pad_token_id=prepared.pad_token_id,
+            start_prep=prep_starter(args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, resume),
         )
-        scorer = make_scorer(args, prepared, RowScorer)
-        cluster.prep = start_prep(
-            args, cluster, prepared.rows, prepared.eval_rows, cluster.engines, scorer, prepared.pad_token_id, resume
-        )
-        ray.get(cluster.prep.ready.remote())
         logger.info("ready after %.0f s", time.perf_counter() - started)
         with MetricsLogger(
             args.output_dir,

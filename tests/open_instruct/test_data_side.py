@@ -104,7 +104,7 @@ def test_a_continued_run_drops_the_rollouts_of_steps_that_will_happen_again(tmp_
 @pytest.mark.parametrize(("async_steps", "expected"), [(0, [0]), (1, [0, 1]), (3, [0, 1, 2, 3])])
 async def test_no_step_is_started_further_ahead_than_async_steps(async_steps, expected):
     args = Args(async_steps=async_steps, num_unique_prompts_rollout=2, total_episodes=800, save_traces=False)
-    actor = DataPreparationActor(args, [{}] * 4, [], [], scorer=None, pad_token_id=0)  # ty: ignore
+    actor = DataPreparationActor(args, [], [{}] * 4, [], scorer=None, pad_token_id=0)  # ty: ignore
     started = []
     actor._start_step = lambda step: started.append(step) or []
     await actor.weights_synced(0)
@@ -115,7 +115,7 @@ async def test_no_step_is_started_further_ahead_than_async_steps(async_steps, ex
 
 async def test_no_step_beyond_the_last_is_started():
     args = Args(async_steps=5, total_episodes=Args().samples_per_step * 2, save_traces=False)
-    actor = DataPreparationActor(args, [{}] * 4, [], [], scorer=None, pad_token_id=0)  # ty: ignore
+    actor = DataPreparationActor(args, [], [{}] * 4, [], scorer=None, pad_token_id=0)  # ty: ignore
     started = []
     actor._start_step = lambda step: started.append(step) or []
     await actor.weights_synced(0)

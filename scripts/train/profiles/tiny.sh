@@ -26,7 +26,9 @@ FLAGS=(
     --async_steps 1
     --max_prompt_token_length 64
     --response_length 64
-    --pack_length 1024
+    --pack_length 224  # three samples: attention costs the square of it
+    --per_device_train_batch_size 64
+    --learner_threads 1  # the engines need the other core
     --learning_rate 5e-4
     --lr_scheduler_type constant
     --beta 0.0
@@ -40,6 +42,7 @@ FLAGS=(
     --llm_judge_max_tokens 96
     --llm_judge_max_context_length 1024
     --llm_judge_temperature 0
+    --llm_judge_structured_output False  # it was taught to answer in JSON, and the grammar costs a tenth of a step
     --local_eval_every 10
     --eval_on_step_0 True
     --seed 1
