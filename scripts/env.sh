@@ -95,7 +95,8 @@ install() {
         "${pip[@]}" --no-deps "$torch" 2>/dev/null || "${pip[@]}" --no-deps --torch-backend cpu "$torch"
         pip+=(--override requirements/override-cpu.txt)
     fi
-    "${pip[@]}" -r "requirements/$KIND.txt"
+    # Compiled once, here: half a dozen processes of a run import these packages at the same time.
+    "${pip[@]}" --compile-bytecode -r "requirements/$KIND.txt"
     # The locks hold setuptools, so nothing has to be fetched to build these two.
     "$UV" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . -e open-instruct
 }
