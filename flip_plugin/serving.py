@@ -63,7 +63,7 @@ class ServerOptions:
             *("--host", self.host, "--port", str(port)),
             *("--dtype", self.dtype, "--max-num-seqs", str(self.max_num_seqs)),
             *("--tensor-parallel-size", str(self.tensor_parallel_size)),
-            *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log"),
+            *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log", "--disable-log-stats"),
         ]
         if self.max_model_len:
             args += ["--max-model-len", str(self.max_model_len)]
