@@ -330,17 +330,20 @@ def _shown(call: dict[str, Any]) -> str:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from flip_plugin.serving import serve_forever
+    from flip_plugin.serving import JudgeServerError, serve_forever
 
     if args.port and args.num_replicas > 1:
         raise CommandError("--port is for one replica; without it each takes a free port")
-    serve_forever(
-        args.model,
-        args.num_replicas,
-        log_dir=args.log_dir,
-        port=args.port,
-        max_model_len=args.max_model_len,
-    )
+    try:
+        serve_forever(
+            args.model,
+            args.num_replicas,
+            log_dir=args.log_dir,
+            port=args.port,
+            max_model_len=args.max_model_len,
+        )
+    except JudgeServerError as error:
+        raise CommandError(str(error)) from error
     return 0
 
 

@@ -241,8 +241,15 @@ def serve_forever(
 ) -> None:
     """`flip serve`: start Ray and the replicas, print their URLs, stay until Ctrl-C."""
     import ray
+    import torch
 
-    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=max(2, num_replicas))
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        options = {"on_cpu": True, "kv_cache_memory_bytes": 2**30} | options
+    else:
+        options = {"num_gpus": options.get("tensor_parallel_size", 1)} | options
+    print(f"starting {num_replicas} x {model} on {'CPU' if on_cpu else 'GPU'}; logs in {log_dir}", flush=True)
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, num_cpus=max(2, num_replicas))
     pool = JudgePool.start(model, num_replicas, timeout=timeout, log_dir=log_dir, **options)
     print("HOSTED_VLLM_API_BASE=" + ",".join(pool.urls), flush=True)
     try:

@@ -151,7 +151,7 @@ class RunConfig:
     local_eval_every: int = flag(100, "evaluate every so many steps; -1: never")
     eval_on_step_0: bool = flag(False, "evaluate before the first step, too")
     save_freq: int = flag(200, "write a Hugging Face checkpoint every so many steps; -1: at the end only")
-    checkpoint_state_freq: int = flag(-1, "write a resumable state every so many steps; -1: at the end only")
+    checkpoint_state_freq: int = flag(200, "write a resumable state every so many steps; -1: at the end only")
     keep_last_n_checkpoints: int = flag(3, "how many are kept; -1: all")
     with_tracking: bool = flag(False, "log to Weights & Biases, too")
     wandb_project_name: str = flag("open_instruct", "Weights & Biases project")

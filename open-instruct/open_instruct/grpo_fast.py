@@ -17,7 +17,7 @@ from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
 from open_instruct.logger_utils import MetricsLogger, progress_line, setup_logging
-from open_instruct.run_folder import resumable_step, set_aside_earlier_run, write_config
+from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set_aside_earlier_run, write_config
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class TrainingLoop:
 
         args, cluster = self.args, self.cluster
         if first_step:
-            ray.get([learner.load_state.remote(self._state_dir()) for learner in cluster.learners])
+            ray.get([learner.load_state.remote(self._state_dir(), first_step) for learner in cluster.learners])
             ray.get([learner.sync_weights.remote(first_step) for learner in cluster.learners])
             logger.info("continuing after step %d", first_step)
         step = first_step
@@ -216,6 +216,7 @@ class TrainingLoop:
             self._save_state(number)
         if args.save_freq > 0 and number % args.save_freq == 0 and number < args.num_training_steps:
             self._save_model(f"checkpoints/step_{number}")
+            keep_newest(Path(args.output_dir) / "checkpoints", args.keep_last_n_checkpoints)
 
     def _evaluate(self, number: int, metrics: dict[str, Any]) -> None:
         """Start an evaluation of the present weights; `_flush` waits for it and writes its line."""
@@ -261,7 +262,8 @@ class TrainingLoop:
 
         ray.get([w.save_state.remote(self._state_dir(), step) for w in self.cluster.learners])
         # Last, so that a state cut short is never taken for a whole one.
-        write_json_atomic(Path(self._state_dir()) / "training_step.json", {"training_step": step})
+        write_json_atomic(Path(self._state_dir()) / STEP_FILE, {"training_step": step})
+        keep_newest(Path(self._state_dir()), 2)
 
 
 def mean_of(results: list[dict[str, float]]) -> dict[str, float]:

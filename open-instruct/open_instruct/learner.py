@@ -262,12 +262,11 @@ class PolicyTrainerRayProcess:
         """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
         self.engine.save_checkpoint(folder, tag=f"step_{step}", client_state={"training_step": step})
 
-    def load_state(self, folder: str) -> int:
-        """Take up the last state in `folder`; returns its training step, 0 when there is none."""
-        if not (Path(folder) / "latest").exists():
-            return 0
-        _, client_state = self.engine.load_checkpoint(folder)
-        return int(client_state["training_step"])
+    def load_state(self, folder: str, step: int) -> None:
+        """Take up the state that was saved after `step` steps; every rank must call it."""
+        path, _ = self.engine.load_checkpoint(folder, tag=f"step_{step}")
+        if path is None:
+            raise FileNotFoundError(f"{folder}/step_{step} holds no state that DeepSpeed can load")
 
     def logprobs_of(self, token_ids: list[int]) -> list[float]:
         """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""

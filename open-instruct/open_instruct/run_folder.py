@@ -7,7 +7,9 @@ is moved into `previous/<n>/`, so that no run mixes its records with another's.
 from __future__ import annotations
 
 import json
+import logging
 import platform
+import shutil
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +19,10 @@ from typing import Any
 from open_instruct.config import Args
 from open_instruct.records_io import write_json_atomic
 
+logger = logging.getLogger(__name__)
+
+#: In `state/`: the step of the last state that is whole. Written after everything else of that state.
+STEP_FILE = "training_step.json"
 RUN_FILES = (
     "metrics.jsonl", "config.json", "report.html",
     "rollouts", "judge_calls", "logs", "checkpoint", "checkpoints", "state", "tensorboard",
@@ -27,13 +33,61 @@ PACKAGES = (
 )  # fmt: skip
 
 
+#: Flags that a continued run may change: none of them touches what was learnt so far.
+MAY_CHANGE = frozenset(
+    [
+        "total_episodes",
+        "output_dir",
+        "run_name",
+        "local_eval_every",
+        "eval_on_step_0",
+        "save_freq",
+        "checkpoint_state_freq",
+        "keep_last_n_checkpoints",
+        "with_tracking",
+        "wandb_project_name",
+        "tensorboard",
+        "verbose",
+        "dry_run",
+        "learner_threads",
+        "engine_threads",
+        "llm_judge_num_engines",
+        "llm_judge_timeout",
+        "llm_judge_startup_timeout",
+        "llm_judge_max_concurrency",
+        "vllm_num_engines",
+        "llm_judge_max_invalid_frac",
+    ]
+)
+
+
 def resumable_step(args: Args) -> int | None:
-    """The step that `state/` of the output folder goes on from; None when there is nothing to continue."""
-    marker = Path(args.output_dir) / "state" / "training_step.json"
+    """The step that `state/` of the output folder goes on from; None when there is nothing to continue.
+
+    A run that was started with other flags is not continued, and the log says which.
+    """
+    folder = Path(args.output_dir)
+    marker = folder / "state" / STEP_FILE
     if not marker.exists():
         return None
     step = int(json.loads(marker.read_text())["training_step"])
-    return step if step < args.num_training_steps else None
+    if step >= args.num_training_steps:
+        return None
+    before = json.loads((folder / "config.json").read_text())["flags"]
+    now = json.loads(json.dumps(asdict(args)))
+    changed = [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]
+    if changed:
+        told = ", ".join(f"--{name} was {before.get(name)}, is {now[name]}" for name in changed)
+        logger.warning("not continuing the run in %s after step %d: %s", folder, step, told)
+        return None
+    return step
+
+
+def keep_newest(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest ``step_<n>`` folders in `folder`; -1 keeps all."""
+    steps = sorted(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    for old in steps[: len(steps) - keep] if keep >= 0 else []:
+        shutil.rmtree(old)
 
 
 def set_aside_earlier_run(output_dir: str | Path) -> Path | None:

@@ -45,6 +45,7 @@ FLAGS=(
     --llm_judge_structured_output False  # it was taught to answer in JSON, and the grammar costs a tenth of a step
     --local_eval_every 10
     --eval_on_step_0 True
+    --checkpoint_state_freq 20
     --seed 1
     --with_tracking False
 )
