@@ -13,6 +13,7 @@ from flip_plugin.serving import JudgeServerError
 from open_instruct.config import Args
 from open_instruct.judge_pool import CPU_KV_CACHE_BYTES, launch_judge
 from open_instruct.model_utils import resolve_dtype
+from open_instruct.weight_sync import weight_backend
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ def start_engines(args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer
         enforce_eager=args.vllm_enforce_eager,
         enable_prefix_caching=args.vllm_enable_prefix_caching,
         inflight_updates=args.inflight_updates,
+        weight_backend=weight_backend(args, on_cpu=on_cpu),
         on_cpu=on_cpu,
         omp_threads=args.engine_threads,
     )

@@ -125,9 +125,9 @@ class PolicyTrainerRayProcess:
         """Set up the way to the policy engines; every rank must call it."""
         import torch
 
-        from open_instruct.weight_sync import NcclSender, ObjectStoreSender
+        from open_instruct.weight_sync import NcclSender, ObjectStoreSender, weight_backend
 
-        if self.on_cpu:
+        if weight_backend(self.args, on_cpu=self.on_cpu) == "shared_memory":
             self.sender: Any = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size

@@ -30,6 +30,7 @@ class EngineOptions:
     enforce_eager: bool = False
     enable_prefix_caching: bool = False
     inflight_updates: bool = True
+    weight_backend: str = "nccl"
     on_cpu: bool = False
     omp_threads: int = 1
 
@@ -57,7 +58,6 @@ class LLMRayActor:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         o = self.options
-        backend = "shared_memory" if o.on_cpu else "nccl"
         args = AsyncEngineArgs(
             model=o.model,
             tokenizer=o.tokenizer or o.model,
@@ -72,12 +72,12 @@ class LLMRayActor:
             enforce_eager=o.enforce_eager or o.on_cpu,
             enable_prefix_caching=o.enable_prefix_caching,
             distributed_executor_backend="uni" if o.on_cpu and o.tensor_parallel_size == 1 else None,
-            weight_transfer_config=WeightTransferConfig(backend=backend),
+            weight_transfer_config=WeightTransferConfig(backend=o.weight_backend),
             logprobs_mode="processed_logprobs",  # after the temperature, as the learner computes them
             disable_log_stats=True,
         )
         self._engine = AsyncLLM.from_engine_args(args)
-        if o.on_cpu:
+        if o.weight_backend == "shared_memory":
             from open_instruct.weight_sync import SharedWeights
 
             await self.init_weight_transfer({})
@@ -123,7 +123,7 @@ class LLMRayActor:
         assert final is not None
         return [step[t].logprob for step, t in zip(final.prompt_logprobs[1:], token_ids[1:], strict=True)]
 
-    # Weight updates: the four steps of vLLM's API, and the CPU path that runs them in one call.
+    # Weight updates: the four steps of vLLM's API, and the path without NCCL that runs them in one call.
 
     async def init_weight_transfer(self, init_info: dict[str, Any]) -> None:
         """Hand the backend what it needs to meet the sender."""
@@ -152,7 +152,7 @@ class LLMRayActor:
         await self._engine.resume_generation()
 
     async def load_weights(self, flat: Any, layout: Any, version: int) -> None:
-        """CPU path: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says."""
+        """Without NCCL: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says."""
         self._shared.write(flat)
         await self.start_weight_update()
         await self.receive_weights(

@@ -1,9 +1,10 @@
 """Getting the learner's weights into the policy engines after a step.
 
-On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs the
-state dict travels through Ray's object store, which also crosses nodes, to each engine actor; the
-actor hands it to its engine core in an anonymous memory file (`SharedWeights`), received by the
-``shared_memory`` backend in `open_instruct.weight_sync_cpu`.
+On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, and where
+learner and engine share one GPU (NCCL wants a card for each rank), the state dict travels through Ray's
+object store, which also crosses nodes, to each engine actor; the actor hands it to its engine core in an
+anonymous memory file (`SharedWeights`), received by the ``shared_memory`` backend in
+`open_instruct.weight_sync_cpu`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from typing import Any
 import numpy as np
 
 _ALIGNMENT = 64
+
+
+def weight_backend(args: Any, *, on_cpu: bool) -> str:
+    """vLLM's name for the way that the weights take."""
+    return "shared_memory" if on_cpu or args.single_gpu_mode else "nccl"
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class SharedWeights:
 
 
 class ObjectStoreSender:
-    """Learner side on CPUs: one object in Ray's store, read by every engine."""
+    """Learner side without NCCL: one object in Ray's store, read by every engine."""
 
     def __init__(self, module: Any, dtype: Any, engines: list[Any], rank: int) -> None:
         self._flat, self._engines, self._rank = FlatWeights(module, dtype), engines, rank

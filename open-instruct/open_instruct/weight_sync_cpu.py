@@ -49,7 +49,7 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInitInfo
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
         """Refuse a model that the CPU backend would update only in part."""
         config = self.model_config.hf_text_config
-        if getattr(config, "tie_word_embeddings", False):
+        if self.device.type == "cpu" and getattr(config, "tie_word_embeddings", False):
             raise ValueError(
                 "This model ties its output head to its embeddings, and vLLM on a CPU keeps an old packed "
                 "copy of a tied head after a weight update. Untie it first (set tie_word_embeddings to false "

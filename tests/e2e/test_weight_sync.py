@@ -24,7 +24,13 @@ def actors():
     )  # fmt: skip
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     options = EngineOptions(
-        str(POLICY), dtype="float32", on_cpu=True, max_num_seqs=16, kv_cache_memory_bytes=2**27, max_model_len=512
+        str(POLICY),
+        dtype="float32",
+        on_cpu=True,
+        weight_backend="shared_memory",
+        max_num_seqs=16,
+        kv_cache_memory_bytes=2**27,
+        max_model_len=512,
     )
     engines = create_vllm_engines(options, 1)
     started = engines[0].start.remote()
