@@ -222,13 +222,14 @@ class JudgePool:
             ) from None
         return self.urls
 
-    def stop(self) -> None:
-        """End the servers, then the actors."""
+    def stop(self, *, graceful: bool = True) -> None:
+        """End the servers, then the actors. Not `graceful`: kill the actors, and the kernel their servers."""
         import ray
         from ray.exceptions import GetTimeoutError, RayError
 
         try:
-            ray.get([a.stop.remote() for a in self.actors], timeout=15)
+            if graceful:
+                ray.get([a.stop.remote() for a in self.actors], timeout=15)
         except (RayError, GetTimeoutError) as error:
             logger.warning("a judge replica did not stop by itself: %s", error)
         for actor in self.actors:

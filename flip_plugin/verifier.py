@@ -90,7 +90,6 @@ class FlipVerifier(VerifierFunction):
                 max_concurrency=getattr(config, "llm_judge_max_concurrency", 256),
                 schema=getattr(config, "llm_judge_structured_output", True),
                 seed=getattr(config, "seed", None),
-                skip_truncated=getattr(config, "mask_truncated_completions", False),
                 record=getattr(config, "record_calls_to", None) or os.environ.get(RECORD_CALLS_TO),
             )
         return self._reward

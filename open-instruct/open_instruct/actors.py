@@ -13,6 +13,7 @@ from flip_plugin.serving import JudgeServerError
 from open_instruct.config import Args
 from open_instruct.judge_pool import CPU_KV_CACHE_BYTES, launch_judge
 from open_instruct.model_utils import resolve_dtype
+from open_instruct.resource_plan import ResourcePlan
 from open_instruct.weight_sync import weight_backend
 
 logger = logging.getLogger(__name__)
@@ -42,14 +43,15 @@ class Cluster:
 
         if not ray.is_initialized():
             return
+        if self.prep is not None:
+            ray.kill(self.prep)  # first: it would ask a judge that is on its way out
         if graceful:
             with contextlib.suppress(RayError, GetTimeoutError):
                 ray.get([e.stop.remote() for e in self.engines], timeout=10)
         if self.judge is not None:
-            self.judge.stop()
-        for actor in [self.prep, *self.learners, *self.engines]:
-            if actor is not None:
-                ray.kill(actor)
+            self.judge.stop(graceful=graceful)
+        for actor in [*self.learners, *self.engines]:
+            ray.kill(actor)
         ray.shutdown()
 
 
@@ -61,15 +63,10 @@ class GpuShares(NamedTuple):
     judge: float
 
 
-def gpu_shares(args: Args, *, on_cpu: bool) -> GpuShares:
-    """Whole GPUs, or in `single_gpu_mode` the shares of one card that vLLM is told to take, the learner the rest."""
-    if on_cpu:
-        return GpuShares(0.0, 0.0, 0.0)
-    if not args.single_gpu_mode:
-        return GpuShares(1.0, args.vllm_tensor_parallel_size, args.llm_judge_tensor_parallel_size)
-    engine = args.vllm_gpu_memory_utilization
-    judge = args.llm_judge_gpu_memory_utilization
-    return GpuShares(max(round(1.0 - engine - judge, 4), 0.0), engine, judge)
+def gpu_shares(plan: ResourcePlan) -> GpuShares:
+    """The plan's GPUs for each actor; 0 for what it does not hold."""
+    gpus = {part.name: part.gpus for part in plan.parts}
+    return GpuShares(gpus.get("learner", 0.0), gpus.get("policy engine", 0.0), gpus.get("judge engine", 0.0))
 
 
 def start_ray(args: Args, logical_cpus: int) -> None:
@@ -101,18 +98,27 @@ def _gpus() -> int:
 
 
 def _forwarded() -> dict[str, str]:
-    """Settings that workers on other nodes need; keys travel to them, but never into a log."""
-    prefixes = ("HF_", "HOSTED_VLLM_", "LITELLM_", "OPENAI_", "VLLM_", "NCCL_", "TOKENIZERS_")
-    return {k: v for k, v in os.environ.items() if k.startswith(prefixes)}
+    """Settings for workers on other nodes. Never a key: Ray writes a job's environment into its logs.
+
+    A Ray that is started here inherits the environment, so nothing is forwarded to it.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return {}
+    prefixes = ("HF_", "HOSTED_VLLM_", "LITELLM_", "VLLM_", "NCCL_", "TOKENIZERS_")
+    return {k: v for k, v in os.environ.items() if k.startswith(prefixes) and not k.endswith(("_KEY", "_TOKEN"))}
 
 
-def start_engines(args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer: str | None) -> list[Any]:
+def start_engines(
+    args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer: str, eos_token_id: int | None
+) -> list[Any]:
     """Create the policy engines; `start` on each loads the model."""
     from open_instruct.vllm_utils import EngineOptions, create_vllm_engines
 
     options = EngineOptions(
         model=args.model_name_or_path,
+        revision=args.model_revision,
         tokenizer=tokenizer if args.stop_strings else None,
+        eos_token_id=eos_token_id,
         dtype=resolve_dtype(args.model_dtype, on_cpu=on_cpu),
         seed=args.seed,
         max_model_len=args.max_prompt_token_length + args.response_length,
@@ -131,7 +137,15 @@ def start_engines(args: Args, *, on_cpu: bool, gpus_per_engine: float, tokenizer
 
 
 def start_all(
-    args: Args, *, on_cpu: bool, own_judge: bool, tokenizer: str, pad_token_id: int, start_prep: PrepStarter
+    args: Args,
+    plan: ResourcePlan,
+    *,
+    on_cpu: bool,
+    own_judge: bool,
+    tokenizer: str,
+    pad_token_id: int,
+    eos_token_id: int | None,
+    start_prep: PrepStarter,
 ) -> Cluster:
     """Start judge, engines, learners and the data side by side and wait until all are ready.
 
@@ -141,14 +155,21 @@ def start_all(
 
     from open_instruct.learner import create_learners
 
-    shares = gpu_shares(args, on_cpu=on_cpu)
+    shares = gpu_shares(plan)
     cluster = Cluster()
     try:
         if own_judge:
             cluster.judge = launch_judge(args, on_cpu=on_cpu, gpus_per_replica=shares.judge)
-        cluster.engines = start_engines(args, on_cpu=on_cpu, gpus_per_engine=shares.engine, tokenizer=tokenizer)
+        cluster.engines = start_engines(
+            args, on_cpu=on_cpu, gpus_per_engine=shares.engine, tokenizer=tokenizer, eos_token_id=eos_token_id
+        )
+        if args.single_gpu_mode and not on_cpu and cluster.judge is not None:
+            # One after the other: vLLM takes what others allocate while it measures for its own.
+            _wait_for({"judge": cluster.judge.ready_refs(args.llm_judge_startup_timeout)})
         loading = [e.start.remote() for e in cluster.engines]
         cluster.learners = create_learners(args, on_cpu=on_cpu, gpus_per_learner=shares.learner)
+        if args.single_gpu_mode and not on_cpu:
+            _wait_for({"policy engine": loading})
         address = ray.get(cluster.learners[0].address.remote())
         setups = [learner.setup.remote(args, address, pad_token_id) for learner in cluster.learners]
         cluster.prep = start_prep(cluster.engines)
@@ -191,12 +212,17 @@ def prep_starter(args: Args, *prep_args: Any) -> PrepStarter:
 
     def start(engines: list[Any]) -> Any:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from open_instruct.data_loader import DataPreparationActor
 
         environment = {"TOKENIZERS_PARALLELISM": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(DataPreparationActor).options(
-            num_cpus=0, max_concurrency=64, runtime_env={"env_vars": environment}
+            num_cpus=0,
+            max_concurrency=64,
+            runtime_env={"env_vars": environment},
+            scheduling_strategy=here,  # it writes the rollouts next to the driver's files
         )
         return actor.remote(args, engines, *prep_args)
 

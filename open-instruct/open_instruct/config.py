@@ -145,7 +145,7 @@ class RunConfig:
     """The run itself."""
 
     exp_name: str = flag("grpo", "name of the experiment")
-    run_name: str | None = flag(None, "name of this run; not given: name, seed and time")
+    run_name: str | None = flag(None, "name of this run; not given: experiment and seed")
     output_dir: str = flag("output", "everything that the run writes")
     seed: int = flag(42, "of data order, sampling and judge")
     local_eval_every: int = flag(100, "evaluate every so many steps; -1: never")
@@ -214,6 +214,15 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             (
                 self.num_training_steps < 1,
                 f"--total_episodes {self.total_episodes} is less than one step of {self.samples_per_step} samples.",
+            ),
+            (
+                self.temperature <= 0.0,
+                "--temperature must be above 0: at 0 all samples of a group are the same, and teach nothing.",
+            ),
+            (
+                self.attn_implementation == "flash_attention_2" and self.per_device_train_batch_size > 1,
+                "--attn_implementation flash_attention_2 takes one packed row at a time: set "
+                "--per_device_train_batch_size 1 and a longer --pack_length.",
             ),
             (self.async_steps < 0, "--async_steps must be 0 or more."),
             (

@@ -123,7 +123,6 @@ class LMJudgeVerifierConfig(VerifierConfig):
     llm_judge_timeout: float = 60
     llm_judge_max_concurrency: int = 256
     llm_judge_structured_output: bool = True
-    mask_truncated_completions: bool = False
     seed: int = 42
     record_calls_to: str | None = None
     llm_judge_api_base: str | None = None
@@ -140,8 +139,6 @@ class LMJudgeVerifierConfig(VerifierConfig):
             "max_concurrency": self.llm_judge_max_concurrency,
             "schema": self.llm_judge_structured_output,
             "seed": self.seed,
-            # What gets no loss needs no judgement.
-            "skip_truncated": self.mask_truncated_completions,
             "record": self.record_calls_to,
         }
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set
 logger = logging.getLogger(__name__)
 
 
+TIED_ON_CPU = (
+    "--model_name_or_path {model}: the output head is tied to the embeddings, and vLLM on a CPU keeps an old copy of "
+    "a tied head when its weights are replaced. Save the model with tie_word_embeddings false and an lm_head.weight."
+)
+
+
 @dataclass
 class Prepared:
     """What is known before anything is started."""
@@ -31,11 +38,14 @@ class Prepared:
     verifiers: dict[str, Any]
     tokenizer_name: str
     pad_token_id: int
+    eos_token_id: int | None
     judged: bool
 
 
 def prepare(args: Args) -> Prepared:
     """Verifiers, tokenizer and rows. Raises an error that names flag or row when something is wrong."""
+    from transformers import AutoConfig
+
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
     from open_instruct.ground_truth_utils import build_all_verifiers
     from open_instruct.judge_pool import check_local_model
@@ -46,7 +56,13 @@ def prepare(args: Args) -> Prepared:
     if unknown:
         raise FlagError(f"--report_verifiers {' '.join(unknown)}: not among {', '.join(sorted(verifiers))}.")
     name = args.tokenizer_name_or_path or args.model_name_or_path
-    tokenizer = get_tokenizer(name, chat_template_name=args.chat_template_name)
+    try:
+        tokenizer = get_tokenizer(name, chat_template_name=args.chat_template_name)
+        model_config = AutoConfig.from_pretrained(args.model_name_or_path, revision=args.model_revision)
+    except OSError as error:
+        raise FlagError(f"--model_name_or_path {args.model_name_or_path}: {error}") from None
+    if getattr(model_config, "tie_word_embeddings", False) and not gpu_available():
+        raise FlagError(TIED_ON_CPU.format(model=args.model_name_or_path))
     options = {
         "max_prompt_token_length": args.max_prompt_token_length,
         "known_verifiers": set(verifiers),
@@ -65,7 +81,7 @@ def prepare(args: Args) -> Prepared:
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Prepared(rows, eval_rows, verifiers, name, int(pad or 0), judged)
+    return Prepared(rows, eval_rows, verifiers, name, int(pad or 0), tokenizer.eos_token_id, judged)
 
 
 def resource_plan(args: Args, *, on_cpu: bool, own_judge: bool) -> Any:
@@ -90,7 +106,7 @@ def run(args: Args) -> None:
     import ray
 
     from open_instruct.actors import Cluster, prep_starter, start_all, start_ray
-    from open_instruct.judge_pool import check_external, external_urls, hosts_own_judge
+    from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
@@ -103,7 +119,7 @@ def run(args: Args) -> None:
     own_judge = hosts_own_judge(args, prepared.judged)
     plan = resource_plan(args, on_cpu=on_cpu, own_judge=own_judge)
     if prepared.judged and args.judge_model_id and not own_judge:
-        check_external(args.judge_model_id, external_urls(), args.llm_judge_startup_timeout)
+        check_external(args.judge_model_id, external_urls(), min(args.llm_judge_startup_timeout, OUTSIDE_PATIENCE))
     resume = resumable_step(args)
     if resume is None and (earlier := set_aside_earlier_run(args.output_dir)):
         logger.info("what an earlier run left in %s is now in %s", args.output_dir, earlier)
@@ -112,6 +128,8 @@ def run(args: Args) -> None:
     logger.info("plan:\n%s", plan.describe())
 
     start_ray(args, logical_cpus=plan.ray_cpus)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)  # Ray has put its own in its place
     cluster = Cluster()
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -121,10 +139,12 @@ def run(args: Args) -> None:
         scorer = make_scorer(args, prepared, RowScorer)
         cluster = start_all(
             args,
+            plan,
             on_cpu=on_cpu,
             own_judge=own_judge,
             tokenizer=prepared.tokenizer_name,
             pad_token_id=prepared.pad_token_id,
+            eos_token_id=prepared.eos_token_id,
             start_prep=prep_starter(args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, resume),
         )
         logger.info("ready after %.0f s", time.perf_counter() - started)
@@ -161,6 +181,7 @@ class TrainingLoop:
         self.args, self.cluster, self.logger = args, cluster, metrics_logger
         self._unlogged: tuple[int, dict[str, Any], Any] | None = None
         self._step_started = time.perf_counter()
+        self.updates = 0
 
     def run(self, first_step: int) -> None:
         """Train from `first_step` to the end, then write checkpoint and state."""
@@ -174,7 +195,7 @@ class TrainingLoop:
             ray.get([learner.load_state.remote(self._state_dir(), first_step) for learner in cluster.learners])
             ray.get([learner.sync_weights.remote(first_step) for learner in cluster.learners])
             logger.info("continuing after step %d", first_step)
-        step = first_step
+        self.updates = first_step
         try:
             ray.get(cluster.prep.weights_synced.remote(first_step))
             if args.eval_on_step_0 and not first_step:
@@ -185,25 +206,32 @@ class TrainingLoop:
         except RayTaskError as error:
             if not isinstance(error.cause, JudgeFailure):
                 raise
-            self._save(step)
+            self._save(self.updates)
             raise error.cause from None
+        finally:
+            if self._unlogged is not None:  # its evaluation never ended; its training did
+                number, metrics, _ = self._unlogged
+                self._log(number, metrics)
         self._save(args.num_training_steps)
 
     def _step(self, step: int) -> None:
         """Train on step `step` (from 0); its line in the log carries number `step` + 1."""
         import ray
 
+        from open_instruct.learner import mean_over_tokens
+
         args, cluster, number = self.args, self.cluster, step + 1
         self._step_started = time.perf_counter()
         data = ray.get(cluster.prep.get_step.remote(step))
         results = ray.get([w.step.remote(batch) for w, batch in zip(cluster.learners, data.batches, strict=True)])
+        self.updates = number
         self._flush()  # an evaluation must be over before the engines change
         sync = ray.get([w.sync_weights.remote(number) for w in cluster.learners])
         ray.get(cluster.prep.weights_synced.remote(number))
         metrics = {
             "episode": number * args.samples_per_step,
             **data.metrics,
-            **mean_of(results),
+            **mean_over_tokens(results),
             "time/weight_sync": max(sync),
             "time/total": time.perf_counter() - self._step_started,
         }
@@ -213,6 +241,7 @@ class TrainingLoop:
         else:
             self._log(number, metrics)
         if args.checkpoint_state_freq > 0 and number % args.checkpoint_state_freq == 0:
+            self._flush()  # a continued run starts after this step: its line must be there
             self._save_state(number)
         if args.save_freq > 0 and number % args.save_freq == 0 and number < args.num_training_steps:
             self._save_model(f"checkpoints/step_{number}")
@@ -233,8 +262,9 @@ class TrainingLoop:
         if self._unlogged is None:
             return
         number, metrics, pending = self._unlogged
+        evaluated = ray.get(pending) if pending is not None else {}
         self._unlogged = None
-        self._log(number, metrics | (ray.get(pending) if pending is not None else {}))
+        self._log(number, metrics | evaluated)
 
     def _log(self, number: int, metrics: dict[str, Any]) -> None:
         self.logger.log(number, metrics)
@@ -266,11 +296,6 @@ class TrainingLoop:
         keep_newest(Path(self._state_dir()), 2)
 
 
-def mean_of(results: list[dict[str, float]]) -> dict[str, float]:
-    """Metrics of several learners, averaged."""
-    return {name: sum(r[name] for r in results) / len(results) for name in results[0]}
-
-
 def print_plan(args: Args) -> None:
     """`--dry_run`: the flags that differ from their defaults, and the resource plan."""
     from open_instruct.judge_pool import external_urls
@@ -283,7 +308,10 @@ def print_plan(args: Args) -> None:
     own_judge = args.judge_model_id is not None and not external_urls()
     # The plan is for the machines that the recipe is meant for, whatever this one has.
     tiny = args.model_name_or_path.startswith(("/", "./", "datasets_prep")) and not gpu_available()
-    print(resource_plan(args, on_cpu=tiny, own_judge=own_judge).describe())
+    plan = resource_plan(args, on_cpu=tiny, own_judge=own_judge)
+    print(plan.describe())
+    if plan.conflicts:
+        raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
 
 
 def gpu_available() -> bool:
@@ -323,12 +351,13 @@ def main() -> None:
     setup_logging()
     from flip_plugin.serving import JudgeServerError
     from open_instruct.dataset_transformation import DatasetError
+    from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
-    except (FlagError, DatasetError, JudgeServerError, JudgeFailure) as error:
+    except (FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

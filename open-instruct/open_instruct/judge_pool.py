@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import urllib.error
@@ -12,6 +13,11 @@ from typing import Any
 
 from flip_plugin.serving import JudgePool, JudgeServerError, ServerOptions
 from open_instruct.config import Args, FlagError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a server which somebody else runs has to answer: it is meant to be up.
+OUTSIDE_PATIENCE = 60.0
 
 
 def external_urls() -> list[str]:
@@ -70,6 +76,7 @@ def check_external(model: str, urls: list[str], timeout: float) -> None:
 def _served_models(url: str, deadline: float, timeout: float) -> list[str]:
     key = os.environ.get("HOSTED_VLLM_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    told = False
     while True:
         try:
             request = urllib.request.Request(f"{url}/models", headers=headers)
@@ -87,4 +94,7 @@ def _served_models(url: str, deadline: float, timeout: float) -> list[str]:
                     f"No judge server answers at {url} (from HOSTED_VLLM_API_BASE) after {timeout:.0f} s: {error}. "
                     "Start it, correct the address, or unset the variable to let the run start its own."
                 ) from None
+            if not told:
+                logger.info("waiting up to %.0f s for the judge at %s (%s)", timeout, url, error)
+                told = True
             time.sleep(1.0)

@@ -17,6 +17,16 @@ import numpy as np
 from open_instruct.config import Args
 from open_instruct.data_types import PackedBatch
 
+PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
+
+
+def mean_over_tokens(results: list[dict[str, float]]) -> dict[str, float | None]:
+    """Metrics of all learners: sums over tokens become means over all tokens, None where there are none."""
+    tokens = sum(r.get("tokens", 0.0) for r in results)
+    names = {name for r in results for name in r} - {*PLAIN_METRICS, "tokens"}
+    means = {n: sum(r.get(n, 0.0) for r in results) / tokens if tokens else None for n in sorted(names)}
+    return means | {n: sum(r[n] for r in results) / len(results) for n in PLAIN_METRICS}
+
 
 def deepspeed_config(args: Args, *, dtype: str) -> dict[str, Any]:
     """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies."""
@@ -143,7 +153,10 @@ class PolicyTrainerRayProcess:
         return time.perf_counter() - start
 
     def step(self, batch: PackedBatch) -> dict[str, float]:
-        """Train on one step's packs; returns the metrics of this rank, means over its response tokens."""
+        """Train on one step's packs; returns sums over this rank's response tokens, `tokens`, and plain values.
+
+        See `mean_over_tokens` for what is what.
+        """
         start = time.perf_counter()
         micro_batches = list(self._micro_batches(batch))
         passes = self.args.num_mini_batches * self.args.num_epochs
@@ -157,9 +170,7 @@ class PolicyTrainerRayProcess:
         for _ in range(self.args.num_epochs):
             for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
                 self._update([micro_batches[i] for i in mini_batch], totals)
-        tokens = max(totals.pop("tokens", 0.0), 1.0)
-        metrics = {name: value / tokens for name, value in totals.items()}
-        return metrics | {
+        return totals | {
             "lr": self.engine.get_lr()[0],
             "optim/grad_norm": self.grad_norm,
             "time/training": time.perf_counter() - start,
@@ -168,7 +179,7 @@ class PolicyTrainerRayProcess:
     def _micro_batches(self, batch: PackedBatch) -> Any:
         import torch
 
-        names = ("input_ids", "position_ids", "segment_ids", "response_mask", "advantages", "sampler_logprobs")
+        names = ("input_ids", "position_ids", "response_mask", "advantages", "sampler_logprobs")
         size = self.args.per_device_train_batch_size
         for start in range(0, len(batch.input_ids), size):
             # Ray's arrays are read-only views of shared memory, which torch would complain about.
@@ -186,11 +197,13 @@ class PolicyTrainerRayProcess:
     def _update(self, micro_batches: list[dict[str, Any]], totals: dict[str, float]) -> None:
         """One optimiser step; adds sums over tokens to `totals`."""
         tokens = self._tokens_of_all_learners(micro_batches)
+        if not tokens:
+            return  # nothing to learn from: momentum and weight decay must not move the policy either
         for i, micro in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             loss_sum = self._loss(micro, totals)
             # DeepSpeed averages gradients over the learners; we want the mean over all their tokens.
-            self.engine.backward(loss_sum * (self.world_size / max(tokens, 1.0)), scale_wrt_gas=False)
+            self.engine.backward(loss_sum * (self.world_size / tokens), scale_wrt_gas=False)
             if i == len(micro_batches) - 1:
                 self.grad_norm = self._gradient_norm()
             self.engine.step()
@@ -278,7 +291,6 @@ class PolicyTrainerRayProcess:
         batch = {
             "input_ids": ids,
             "position_ids": torch.arange(ids.shape[1], device=self.device)[None],
-            "segment_ids": torch.ones_like(ids),
             "response_mask": torch.ones_like(ids),
         }
         with torch.no_grad():

@@ -29,36 +29,20 @@ def load_policy(
         attn_implementation=attn_implementation or "sdpa",
         trust_remote_code=False,
     )
-    model.config.use_cache = False
     return model.to(device)
-
-
-def packed_attention_mask(segment_ids: Any) -> Any:
-    """Causal attention inside each sample of a pack: (B, L) segments -> (B, 1, L, L) booleans, True to attend.
-
-    Padding (segment 0) attends to padding, so that no row of the mask is empty.
-    """
-    import torch
-
-    length = segment_ids.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
-    return ((segment_ids[:, :, None] == segment_ids[:, None, :]) & causal)[:, None]
 
 
 def response_logprobs(model: Any, batch: dict[str, Any], temperature: float) -> Any:
     """Log-probabilities of a packed batch's N response tokens, row by row: (N,) float32, in nats.
 
-    `batch` holds `input_ids`, `position_ids`, `segment_ids` and `response_mask`, each (B, L). The output
-    head runs on the positions that predict response tokens alone, so logits are (N, V), not (B, L, V).
+    `batch` holds `input_ids`, `position_ids` and `response_mask`, each (B, L). Positions start again at 0
+    with each sample, and at each token of padding: transformers reads the packs' borders from that, and
+    builds the mask that the model's layers ask for (sliding windows, flash attention). The output head
+    runs on the positions that predict response tokens alone, so logits are (N, V), not (B, L, V).
     """
     from open_instruct.grpo_utils import token_logprobs
 
-    inputs = {
-        "input_ids": batch["input_ids"],
-        "position_ids": batch["position_ids"],
-        "attention_mask": packed_attention_mask(batch["segment_ids"]),
-        "use_cache": False,
-    }
+    inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     predicted = batch["response_mask"][:, 1:] > 0
     tokens = batch["input_ids"][:, 1:][predicted]
     if head_is_linear(model):

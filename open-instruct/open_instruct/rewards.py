@@ -69,9 +69,13 @@ class RowScorer:
         return results
 
 
+#: Missing for what the policy wrote: counted, but no reason to stop a run.
+NOT_THE_JUDGES_FAULT = frozenset({"truncated", "empty_response"})
+
+
 def check_invalid_share(groups: list[Group], limit: float, where: str) -> None:
-    """Raise `JudgeFailure`, with the judge's own words, when more than `limit` of the rewards are missing."""
-    samples = [s for g in groups for s in g.samples]
+    """Raise `JudgeFailure`, with the judge's own words, when more than `limit` of the judgements failed."""
+    samples = [s for g in groups for s in g.samples if s.status not in NOT_THE_JUDGES_FAULT]
     missing = [s for s in samples if s.reward is None]
     if len(missing) <= limit * len(samples):
         return

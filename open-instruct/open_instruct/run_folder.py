@@ -68,7 +68,7 @@ def resumable_step(args: Args) -> int | None:
     """
     folder = Path(args.output_dir)
     marker = folder / "state" / STEP_FILE
-    if not marker.exists():
+    if not marker.exists() or not (folder / "config.json").exists():
         return None
     step = int(json.loads(marker.read_text())["training_step"])
     if step >= args.num_training_steps:

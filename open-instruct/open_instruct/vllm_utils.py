@@ -19,7 +19,9 @@ class EngineOptions:
     """How the policy is served for rollouts. `dtype` is the engine's; logprobs are always float32."""
 
     model: str
+    revision: str | None = None
     tokenizer: str | None = None
+    eos_token_id: int | None = None
     dtype: str = "bfloat16"
     seed: int = 0
     max_model_len: int = 1024
@@ -60,6 +62,7 @@ class LLMRayActor:
         o = self.options
         args = AsyncEngineArgs(
             model=o.model,
+            revision=o.revision,
             tokenizer=o.tokenizer or o.model,
             skip_tokenizer_init=o.tokenizer is None,
             dtype=o.dtype,  # ty: ignore[invalid-argument-type]
@@ -94,6 +97,8 @@ class LLMRayActor:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop_strings) or None,
+            # The tokenizer's own, which need not be the one in the model's configuration.
+            stop_token_ids=None if self.options.eos_token_id is None else [self.options.eos_token_id],
             include_stop_str_in_output=True,
             detokenize=bool(sampling.stop_strings),
             logprobs=0,  # of the sampled token alone
@@ -134,9 +139,9 @@ class LLMRayActor:
     async def start_weight_update(self) -> None:
         """Hold generation: requests in flight are kept or waited for, as `inflight_updates` says."""
         keep = self.options.inflight_updates
-        await self._engine.pause_generation(mode="keep" if keep else "wait", clear_cache=not keep)
-        if keep and self.options.enable_prefix_caching:
-            await self._engine.reset_prefix_cache()  # it holds keys and values of the old weights
+        # A prefix cache holds keys and values of the old weights.
+        clear = not keep or self.options.enable_prefix_caching
+        await self._engine.pause_generation(mode="keep" if keep else "wait", clear_cache=clear)
         await self._engine.start_weight_update()
 
     async def receive_weights(self, update_info: dict[str, Any]) -> None:

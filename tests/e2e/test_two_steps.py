@@ -33,8 +33,10 @@ def test_two_steps_end_to_end(tmp_path, launch):
         # verification_reward is 10: scores are rewards, the verifier's own metric is not
         assert line["objective/scores"] > line["objective/general-flip_reward"]
         assert line["optim/grad_norm"] > 0
-        assert line["val/sampler_logprob_gap"] < 0.05, "the sampler and the trainer disagree"
         assert line["time/total"] > 0
+
+    # Step 2 was sampled an update earlier (async_steps 1), so only step 1 shows how well the two agree.
+    assert metrics[1]["val/sampler_logprob_gap"] < 0.001
 
     rollouts = read(out / "rollouts" / "train.jsonl")
     assert len(rollouts) == 32

@@ -8,6 +8,7 @@ from open_instruct.config import Args
 from open_instruct.data_loader import DataPreparationActor, PromptOrder, training_samples
 from open_instruct.data_types import Group, Sample, ScoredSample
 from open_instruct.ground_truth_utils import VerificationResult
+from open_instruct.learner import mean_over_tokens
 from open_instruct.rewards import JudgeFailure, check_invalid_share
 from open_instruct.rollout_metrics import group_metrics
 from open_instruct.rollouts import RolloutWriter
@@ -71,6 +72,19 @@ def test_a_step_with_too_many_missing_rewards_is_given_up_in_the_judges_words():
     with pytest.raises(JudgeFailure, match="2 of 3 rewards of step 1") as failure:
         check_invalid_share(groups, 0.5, "step 1")
     assert "1 x connection refused" in str(failure.value)
+
+
+def test_what_the_policy_wrote_is_no_judge_failure():
+    groups = [group(scored(1.0), scored(None, status="truncated"), scored(None, status="empty_response"))]
+    check_invalid_share(groups, 0.1, "step 1")
+
+
+def test_learners_metrics_are_means_over_all_their_tokens():
+    plain = {"lr": 0.1, "optim/grad_norm": 1.0, "time/training": 2.0}
+    results = [{"val/ratio": 30.0, "tokens": 30.0, **plain}, {"val/ratio": 0.0, "tokens": 0.0, **plain}]
+    assert mean_over_tokens(results)["val/ratio"] == 1.0, "a learner with padding alone has no say"
+    assert mean_over_tokens([{"val/ratio": 0.0, "tokens": 0.0, **plain}])["val/ratio"] is None
+    assert mean_over_tokens(results)["lr"] == 0.1
 
 
 def test_metrics_leave_missing_scores_out_and_count_them():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.model_utils import packed_attention_mask
+from open_instruct.model_utils import response_logprobs
 from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_samples
 
 
@@ -67,9 +67,43 @@ def test_a_sample_longer_than_a_pack_is_refused_with_the_flag():
         first_fit_decreasing([17], capacity=16)
 
 
-def test_attention_stays_inside_a_sample():
-    mask = packed_attention_mask(torch.tensor([[1, 1, 2, 2, 0]]))[0, 0]
-    expected = torch.tensor(
-        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.bool
-    )
-    assert torch.equal(mask, expected)
+TINY = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_packed_logprobs_are_those_of_each_sample_alone(family, attention):
+    """Also for a model with a sliding window (the paper's policy has one), and beside padding."""
+    from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    if family == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=16, attn_implementation=attention))
+    else:
+        model = Olmo3ForCausalLM(Olmo3Config(**TINY, sliding_window=8, attn_implementation=attention))
+    model.eval()
+    rng = np.random.default_rng(0)
+    samples = []
+    for prompt, response in ((5, 20), (3, 4), (10, 11), (2, 2)):
+        ids = rng.integers(1, 64, prompt + response).tolist()
+        samples.append(TrainingSample(ids[:prompt], ids[prompt:], [0.0] * response, 1.0))
+    [batch] = pack_samples(samples, pack_length=30, num_learners=1, pad_token_id=0)
+    assert len(batch.input_ids) == 2 and (batch.segment_ids == 0).any() and batch.segment_ids.max() > 1
+    names = ("input_ids", "position_ids", "response_mask")
+    with torch.no_grad():
+        packed = response_logprobs(model, {n: torch.from_numpy(getattr(batch, n)) for n in names}, 0.7)
+        alone = {}
+        for s in samples:
+            ids = torch.tensor([[*s.prompt_ids, *s.response_ids]])
+            logits = model(ids).logits[0, len(s.prompt_ids) - 1 : -1] / 0.7
+            chosen = torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(s.response_ids)[:, None])
+            alone[s.prompt_ids[0], s.prompt_ids[1]] = chosen[:, 0]
+    expected = []
+    for row in range(len(batch.input_ids)):
+        for segment in range(1, batch.segment_ids[row].max() + 1):
+            ids = batch.input_ids[row][batch.segment_ids[row] == segment]
+            expected.append(alone[int(ids[0]), int(ids[1])])
+    torch.testing.assert_close(packed, torch.cat(expected), atol=1e-5, rtol=0)
