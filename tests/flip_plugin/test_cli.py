@@ -1,6 +1,4 @@
 import json
-import sys
-import types
 
 import pytest
 
@@ -146,11 +144,18 @@ def test_rescore_and_inspect(score, judge, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "none")]) == 2
 
 
-def test_serve_hands_over(monkeypatch):
+def test_serve_hands_over(monkeypatch, capsys):
+    from flip_plugin import serving
+
     seen = {}
-    fake = types.ModuleType("flip_plugin.serving")
-    fake.serve_forever = lambda model, num, **options: seen.update(model=model, num=num, **options)  # ty: ignore
-    monkeypatch.setitem(sys.modules, "flip_plugin.serving", fake)
+    monkeypatch.setattr(serving, "serve_forever", lambda model, num, **o: seen.update(model=model, num=num, **o))
     assert main(["serve", "--model", "M", "--num_replicas", "2", "--max_model_len", "512"]) == 0
     assert seen == {"model": "M", "num": 2, "log_dir": "judge_logs", "port": 0, "max_model_len": 512}
     assert main(["serve", "--model", "M", "--num_replicas", "2", "--port", "8000"]) == 2
+
+    def fails(*args, **options):
+        raise serving.JudgeServerError("no such model")
+
+    monkeypatch.setattr(serving, "serve_forever", fails)
+    assert main(["serve", "--model", "M"]) == 2
+    assert "no such model" in capsys.readouterr().err

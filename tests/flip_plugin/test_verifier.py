@@ -78,6 +78,7 @@ async def test_options_reach_the_judge(judge, monkeypatch, tmp_path):
         llm_judge_max_tokens=77,
         llm_judge_temperature=0.25,
         seed=5,
+        llm_judge_structured_output=False,
         mask_truncated_completions=True,
         record_calls_to=str(tmp_path),
     )
@@ -85,10 +86,12 @@ async def test_options_reach_the_judge(judge, monkeypatch, tmp_path):
     await flip.async_call([], "Leaves", ASKED, None)
     body = judge.requests[0]
     assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("n", 77, 0.25, 5)
+    assert "response_format" not in body
+    # Masked is not missing: a cut response has no loss, but its score stays in the group's statistics.
     cut = await flip.async_call([], "Leaves", ASKED, None, rollout_state={"finish_reason": "length"})
-    assert cut.status == "truncated"
-    assert flip.stats()["calls"] == 1
-    assert [call["status"] for call in read_calls(tmp_path)] == ["ok", "truncated"]
+    assert cut.status == "ok"
+    assert flip.stats()["calls"] == 2
+    assert [call["status"] for call in read_calls(tmp_path)] == ["ok", "ok"]
 
 
 async def test_upstream_cannot_abstain(flip, monkeypatch, caplog):
