@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+
+from tqdm import tqdm
 
 from flip_plugin.processes import DIE_WITH_PARENT, die_with_parent
 
@@ -22,6 +25,8 @@ def register() -> None:
         )
     parent = multiprocessing.parent_process()
     if os.environ.get(DIE_WITH_PARENT) and parent is not None:
+        # tqdm's own lock is a named semaphore in a spawned process, and a killed one leaves it in /dev/shm.
+        tqdm.set_lock(threading.RLock())
         die_with_parent()
         if os.getppid() != parent.pid:  # it died before the line above
             os._exit(1)
