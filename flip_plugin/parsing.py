@@ -1,14 +1,17 @@
-"""A judge's reply -> the inferred instruction (or the score), or the reason why there is none.
+"""A judge's reply -> the inferred instruction (or score, or choice), or the reason why there is none.
 
 Judges were asked for one JSON object and send much else: fences, prose, two
 objects, other spellings of the key, raw newlines, a thinking block, half a string.
 What can be read without guessing is read; everything else is a `problem`, and raw
-text never becomes an instruction. No function here raises, whatever the text.
+text never becomes an instruction. No function here raises, whatever the text, and
+each takes time linear in it (a few milliseconds for the longest).
 
-Order of trust: the whole reply as JSON, then every object that decodes (the last
-one that has the key wins), then json-repair on what has the key but does not
-decode. Thinking is dropped first; a thinking block that is never closed means the
-reply stopped before its answer, so nothing in it counts.
+Order of trust: the whole reply as JSON (also JSON written as a JSON string), then
+every object that decodes or that `mending` can read (the last one that has the key
+wins), then one whose end is cut off: without a finish reason that says so (the reward
+looks at it first) the cut may well be the closing brace alone. Thinking is dropped
+first; a thinking block that is never closed means the reply stopped before its answer,
+so nothing in it counts.
 """
 
 from __future__ import annotations
@@ -19,23 +22,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_REPLY = 100_000  # characters; more than any token budget here, and parsing stays linear
-LONGEST_REPAIR = 20_000
-MOST_TRIES = 64
+from flip_plugin.mending import DECODER, mend
 
-_DECODER = json.JSONDecoder(strict=False)  # raw newlines and tabs inside strings are fine
+# Characters behind the thinking; many times what an answer needs.
+LONGEST_REPLY = 50_000
+# Characters looked at in vain before the search for objects is given up, and what each brace costs besides.
+MOST_LOOKED_AT = 60_000
+COST_OF_A_TRY = 200
+CHEAP = 16  # times faster than mending is the JSON decoder, at least
+# Lists and dicts inside one object, and how deep.
+MOST_PARTS = 256
+DEEPEST = 4
+LONGEST_NUMBER = 40
+
+_BLANK = " \t\r\n\v\f\ufeff\u200b\x00"
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_FENCES = re.compile(r"\A\s*```[\w-]*\s*\n?|\n?\s*```\s*\Z")
+_OPEN_FENCE = re.compile(r"\A```[\w-]*")
+# A brace that begins an object with a field; braces of prose and code are passed over.
+_OPENING = re.compile(r"\{(?=\s*+(?:[\"'`“”‘’]|[A-Za-z_][\w -]{0,80}:))")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _SCORE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*10)?")
+_INDEX = re.compile(
+    r"(?:[^\w-]|_)*(?:(?:response|answer|option|candidate|index)[\s_:#]*)?(\d{1,6})[\]\s).:>]*", re.IGNORECASE
+)
+_LETTER = re.compile(r"[\W_]*(?:(?:response|answer|option|assistant)[\s_:#]*)?([AB])[\]\s).:>*]*", re.IGNORECASE)
 
-INSTRUCTION_KEYS = ("inferredinstruction", "instruction")
+INSTRUCTION_KEYS = ("inferredinstruction", "inferredinstructions", "instruction", "instructions")
 SCORE_KEYS = ("score", "rating")
-_KEY_PATTERNS: dict[tuple[str, ...], re.Pattern[str]] = {
-    INSTRUCTION_KEYS: re.compile(r"(?:inferred[\s_-]*)?instruction['\"”’]?\s*:", re.IGNORECASE),
-    SCORE_KEYS: re.compile(r"(?:score|rating)['\"”’]?\s*:", re.IGNORECASE),
-}
+INDEX_KEYS = ("bestresponseindex", "bestindex", "responseindex", "bestresponse", "index", "best")
+BETTER_KEYS = ("betterresponse", "better", "winner", "verdict")
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,15 @@ class ParsedScore:
     """`score` is a number from 1 to 10 exactly when `problem` is None."""
 
     score: float | None = None
+    reasoning: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ParsedChoice:
+    """`index`, from 0, is the named response exactly when `problem` is None."""
+
+    index: int | None = None
     reasoning: str | None = None
     problem: str | None = None
 
@@ -78,6 +103,35 @@ def parse_score_reply(text: str | None) -> ParsedScore:
     return ParsedScore(value, _reasoning(found), problem)
 
 
+def parse_best_index(text: str | None, n: int) -> ParsedChoice:
+    """Which of `n` responses a listwise judge named, counted from 0.
+
+    >>> parse_best_index('{"REASONING": "r", "BEST_RESPONSE_INDEX": "Response 2"}', 4).index
+    2
+    >>> parse_best_index('{"BEST_RESPONSE_INDEX": 4}', 4).problem
+    'the best response is 4, not 0..3'
+    """
+
+    def index(value: Any) -> tuple[int | None, str | None]:
+        number = _index(value)
+        if number is None:
+            return None, f"the best response is {_described(value)}, not an index"
+        return (number, None) if 0 <= number < n else (None, f"the best response is {number:.0f}, not 0..{n - 1}")
+
+    value, found, problem = _read(text, INDEX_KEYS, index)
+    return ParsedChoice(value, _reasoning(found), problem)
+
+
+def parse_better(text: str | None) -> ParsedChoice:
+    """Which of two responses a pairwise judge prefers: 0 for A, 1 for B. A tie is a problem.
+
+    >>> parse_better('{"REASONING": "r", "BETTER_RESPONSE": "[[B]]"}').index
+    1
+    """
+    value, found, problem = _read(text, BETTER_KEYS, _letter)
+    return ParsedChoice(value, _reasoning(found), problem)
+
+
 def after_thinking(text: str) -> str | None:
     """What follows the last closed thinking block; None when one is left open.
 
@@ -90,92 +144,116 @@ def after_thinking(text: str) -> str | None:
 
 # A reader turns the value of the key into (value, None) or (None, problem).
 Reader = Callable[[Any], tuple[Any, str | None]]
+Holders = list[dict[str, Any]]
 
 
 def _read(text: str | None, keys: tuple[str, ...], reader: Reader) -> tuple[Any, dict[str, Any] | None, str | None]:
-    if text is None or not text.strip():
+    """(value, the object that holds it, None), or (None, None or the last object, problem)."""
+    if not isinstance(text, str) or not text.strip(_BLANK):
         return None, None, "the judge sent no text"
-    if len(text) > LONGEST_REPLY:
-        return None, None, f"the reply has {len(text)} characters, more than {LONGEST_REPLY}"
-    bare = _FENCES.sub("", text.strip())
-    whole = _decode_whole(bare)
-    if whole is not None and (holder := _holder(whole, keys)):
+    # JSON inside a JSON string is read as the reply; what such a string holds in turn is not.
+    for _ in range(2):
+        whole = _decode_whole(_without_fences(text))
+        if not isinstance(whole, str):
+            break
+        text = whole
+    if isinstance(whole, (dict, list)):
         # Before any look at think tags: here they can only be part of a string.
-        value, problem = reader(_value(holder, keys))
-        return value, holder, problem
+        return _last_readable([holder] if (holder := _holder(whole, keys)) else [], keys, reader, whole=True)
     closed = [match.end() for match in _THINK_CLOSE.finditer(text)]
-    rest = text[closed[-1] :] if closed else text
+    rest = _without_fences(text[closed[-1] :] if closed else text)
     reopened = _THINK_OPEN.search(rest)
-    # What starts after an unclosed tag is thinking. An object before it may hold the tag.
-    limit = reopened.start() if reopened else len(rest)
-    problem = "the reply ends inside its thinking" if reopened else "no JSON object in the reply"
-    holders = _decoded(rest, limit, keys)
-    if not holders and not reopened:
-        holders = _repaired(_FENCES.sub("", rest), keys)
-        if not holders and "{" in rest:
-            problem = f"no readable JSON object with {keys[0]!r} in the reply"
+    if len(rest) > LONGEST_REPLY:
+        return None, None, f"the reply has {len(rest)} characters, more than {LONGEST_REPLY}"
+    holders = _holders(rest, reopened.start() if reopened else None, keys)
+    if holders is None:
+        return None, None, "the reply has too many braces to tell which object is the answer"
+    if not holders and reopened:
+        return None, None, "the reply ends inside its thinking"
+    return _last_readable(holders, keys, reader, whole="{" in rest)
+
+
+def _last_readable(
+    holders: Holders, keys: tuple[str, ...], reader: Reader, *, whole: bool
+) -> tuple[Any, dict[str, Any] | None, str | None]:
+    """The value of the last holder that has a readable one; `whole`: the reply has objects at all."""
+    problem = f"no readable JSON object with {keys[0]!r} in the reply" if whole else "no JSON object in the reply"
     for holder in reversed(holders):
         value, complaint = reader(_value(holder, keys))
         if complaint is None:
             return value, holder, None
         problem = complaint
-    return None, None, problem
+    return None, holders[-1] if holders else None, problem
+
+
+def _without_fences(text: str) -> str:
+    """`text` without blanks, byte-order mark and code fences around it."""
+    bare = _OPEN_FENCE.sub("", text.strip(_BLANK), count=1)
+    return bare.removesuffix("```").strip(_BLANK)
 
 
 def _decode_whole(text: str) -> Any:
+    """`text` as JSON; None where it is not, or is too long to be an answer."""
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text) if len(text) <= LONGEST_REPLY else None
     except (ValueError, RecursionError):
         return None
 
 
-def _decoded(text: str, limit: int, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects with a wanted key that decode, in order, starting before `limit`."""
-    holders, at, failed = [], text.find("{"), 0
-    while 0 <= at < limit and failed < MOST_TRIES:
-        try:
-            found, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            failed, end = failed + 1, at + 1
-        else:
-            if holder := _holder(found, keys):
-                holders.append(holder)
-        at = text.find("{", end)
-    return holders
+def _holders(text: str, limit: int | None, keys: tuple[str, ...]) -> Holders | None:
+    """The objects with a wanted key, the most trusted last: in their order, but cut ones first.
+
+    What starts at `limit`, the place of an unclosed thinking tag, is thinking; an object
+    before it may hold the tag as text, but nothing is mended then: its end may be missing.
+    None when the search would cost too much: the last object must be seen, or none counts.
+    """
+    complete: Holders = []
+    cut: Holders = []
+    budget, at = MOST_LOOKED_AT, 0
+    while (opening := _OPENING.search(text, at)) and (limit is None or opening.start() < limit):
+        if budget <= 0:
+            return None
+        start = opening.start()
+        found, end, looked = _decode_at(text, start)
+        looked //= CHEAP
+        into = complete
+        if found is None and limit is None:
+            found, end = mend(text, start)
+            looked += end - start
+            into = complete if text[end - 1] == "}" else cut
+        budget -= COST_OF_A_TRY
+        if found is None:
+            end = start + 1
+            budget -= looked
+        elif holder := _holder(found, keys):
+            into.append(holder)
+        at = end
+    return cut + complete
 
 
-def _repaired(text: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """At most one object, mended by json-repair, from text that has the key but is no JSON."""
-    spots = [match.start() for match in _KEY_PATTERNS[keys].finditer(text)]
-    if not spots:
-        return []
-    # Late, and only for malformed replies: most never need it.
-    import json_repair
-
-    starts = [match.start() for match in re.finditer(r"\{", text[: spots[-1]])]
-    for start in starts[:8]:
-        try:
-            found = json_repair.loads(text[start : start + LONGEST_REPAIR])
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue
-        # It may also answer with a list of fragments or with text: those are guesses.
-        if isinstance(found, dict) and (holder := _holder(found, keys)):
-            return [holder]
-    return []
+def _decode_at(text: str, start: int) -> tuple[Any, int, int]:
+    """(object, its end, 0), or (None, 0, how many characters were looked at in vain)."""
+    try:
+        return *DECODER.raw_decode(text, start), 0
+    except json.JSONDecodeError as error:
+        return None, 0, error.pos - start
+    except (ValueError, RecursionError):  # a number of thousands of digits; nesting
+        return None, 0, len(text) - start
 
 
-def _holder(found: Any, keys: tuple[str, ...], depth: int = 4) -> dict[str, Any] | None:
+def _holder(found: Any, keys: tuple[str, ...]) -> dict[str, Any] | None:
     """The last dict in `found` (itself, or nested in lists and dicts) with a wanted key."""
-    if isinstance(found, dict):
-        if any(_plain(key) in keys for key in found):
-            return found
-        inner = list(found.values())
-    elif isinstance(found, list):
-        inner = found
-    else:
-        return None
-    nested = (_holder(one, keys, depth - 1) for one in reversed(inner)) if depth else ()
-    return next((one for one in nested if one is not None), None)
+    waiting = [(found, 0)]
+    for _ in range(MOST_PARTS):
+        if not waiting:
+            break
+        part, depth = waiting.pop()
+        if isinstance(part, dict) and any(_plain(key) in keys for key in part):
+            return part
+        if isinstance(part, (dict, list)) and depth < DEEPEST:
+            inner = part.values() if isinstance(part, dict) else part
+            waiting.extend((one, depth + 1) for one in inner if isinstance(one, (dict, list)))
+    return None
 
 
 def _value(holder: dict[str, Any], keys: tuple[str, ...]) -> Any:
@@ -202,11 +280,36 @@ def _score(value: Any) -> tuple[float | None, str | None]:
     number = None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = value
-    elif isinstance(value, str) and (match := _SCORE.fullmatch(value.strip())):
+    elif isinstance(value, str) and len(value) <= LONGEST_NUMBER and (match := _SCORE.fullmatch(value.strip())):
         number = float(match.group(1))
     if number is None:
-        return None, f"the score is {str(value)[:40]!r}, not a number"
+        return None, f"the score is {_described(value)}, not a number"
     # Written so that NaN and integers too large for a float fail it.
     if not 1 <= number <= 10:
-        return None, f"the score {str(number)[:20]} is not 1..10"
+        return None, f"the score {_described(number)} is not 1..10"
     return float(number), None
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e6:
+        return value
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER and (match := _INDEX.fullmatch(value)):
+        return int(match.group(1))
+    return None
+
+
+def _letter(value: Any) -> tuple[int | None, str | None]:
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER and (match := _LETTER.fullmatch(value)):
+        return "AB".index(match.group(1).upper()), None
+    return None, f"the better response is {_described(value)}, neither A nor B"
+
+
+def _described(value: Any) -> str:
+    """A short text for messages. Only of plain values: that of a list may be long, and recurses where it is deep."""
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**18:
+        return "a number of many digits"  # more than 4300 of them would raise
+    return repr(value[:40] if isinstance(value, str) else value)
