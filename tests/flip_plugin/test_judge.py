@@ -1,8 +1,9 @@
 import asyncio
 import json
 import pickle
-import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -21,12 +22,6 @@ def short_pauses(monkeypatch):
 def client(base, **given):
     options: dict[str, Any] = {"timeout": 5, "max_attempts": 3, **given}
     return JudgeClient("hosted_vllm/m", base, **options)
-
-
-def closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
 
 
 async def test_reply_and_request_body(judge):
@@ -79,11 +74,6 @@ async def test_recovers_after_failures(judge):
     assert (reply.text, reply.attempts) == ("fine", 3)
 
 
-async def test_no_server_at_the_address():
-    reply = await client(closed_port()).complete(ASK)
-    assert (reply.error_kind, reply.attempts) == ("connection", 3)
-
-
 async def test_deadline_holds_for_the_whole_call(judge):
     judge.answers = [{"text": "late", "delay": 2}]
     started = time.monotonic()
@@ -116,14 +106,6 @@ async def test_load_is_spread_and_a_slow_replica_gets_less(two_judges):
     await asyncio.gather(*(ask.complete(ASK) for _ in range(24)))
     assert len(slow.requests) >= 1
     assert len(quick.requests) > 2 * len(slow.requests)
-
-
-async def test_dead_replica_is_left_out(judge):
-    dead = closed_port()
-    ask = client(f"{dead}, {judge.base}")
-    replies = [await ask.complete(ASK) for _ in range(12)]
-    assert all(reply.error is None for reply in replies)
-    assert sum(reply.attempts - 1 for reply in replies) <= 1  # at most one call found it out
 
 
 async def test_base_from_the_environment(judge, monkeypatch):
@@ -162,6 +144,81 @@ async def test_cache_keeps_successes_only(judge, tmp_path):
     stored = sqlite3.connect(path).execute("SELECT reply FROM replies").fetchall()
     assert sorted(json.loads(row[0])["text"] for row in stored) == ["first", "second"]
     assert ask.stats()["cached"] == 1
+
+
+async def test_like_requests_under_way_share_one(judge, tmp_path):
+    judge.answers = [{"text": "x", "delay": 0.2}]
+    ask = client(judge.base, cache_path=tmp_path / "cache.sqlite")
+    replies = await asyncio.gather(*(ask.complete(ASK) for _ in range(8)))
+    assert [reply.text for reply in replies] == ["x"] * 8
+    assert len(judge.requests) == 1
+    assert sorted(reply.cached for reply in replies) == [False] + [True] * 7
+    other = await ask.complete([{"role": "user", "content": "something else"}])
+    assert (other.cached, len(judge.requests)) == (False, 2)
+
+
+async def test_samples_are_not_shared(judge, tmp_path):
+    judge.answers = [{"text": "x", "delay": 0.05}]
+    ask = client(judge.base, cache_path=tmp_path / "cache.sqlite", temperature=1.0)
+    await asyncio.gather(*(ask.complete(ASK) for _ in range(4)))
+    assert len(judge.requests) == 4
+
+
+async def test_whoever_shares_survives_the_one_who_asked(judge, tmp_path):
+    judge.answers = [{"text": "x", "delay": 0.3}]
+    ask = client(judge.base, cache_path=tmp_path / "cache.sqlite")
+    await client(judge.base).complete(ASK)  # LiteLLM's import
+    first = asyncio.create_task(ask.complete(ASK))
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(ask.complete(ASK))
+    await asyncio.sleep(0.1)
+    first.cancel()
+    assert (await second).text == "x"
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_cancelling_passes_and_leaves_the_counters_right(judge):
+    judge.answers = [{"text": "late", "delay": 30}]
+    ask = client(judge.base, timeout=60, max_concurrency=2)
+    tasks = [asyncio.create_task(ask.complete(ASK)) for _ in range(4)]
+    while len(judge.requests) < 2:
+        await asyncio.sleep(0.01)
+    for task in tasks:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in done)
+    judge.answers = ["now"]
+    assert (await ask.complete(ASK)).text == "now"  # the slots are free again
+    stats = ask.stats()
+    assert (stats["in_flight"], stats["calls"], stats["replicas"][judge.base]["in_flight"]) == (0, 1, 0)
+
+
+async def test_tokens_are_counted_by_the_server(judge):
+    judge.tokens = 41
+    ask = client(judge.base, api_key="sk-secret-2")
+    assert await ask.count_tokens(ASK) == 41
+    asked = judge.counted[0]
+    assert (asked["model"], asked["messages"], asked["add_generation_prompt"]) == ("m", ASK, True)
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+    assert asked["headers"]["Authorization"] == "Bearer sk-secret-2"
+
+
+@pytest.mark.parametrize("answer", ["many", -1, True, [1], {}])
+async def test_a_count_that_is_none(judge, answer):
+    judge.tokens = lambda body: answer
+    assert await client(judge.base).count_tokens(ASK) is None
+
+
+async def test_a_server_that_cannot_count_is_asked_once(judge):
+    ask = client(judge.base)
+    assert [await ask.count_tokens(ASK) for _ in range(3)] == [None] * 3
+    assert len(judge.counted) == 1
+    judge.tokens = 5
+    assert await JudgeClient("openai/m", judge.base).count_tokens(ASK) is None
+    assert await client("http://127.0.0.1:9/v1").count_tokens(ASK) is None
+    assert await client(None).count_tokens(ASK) is None
+    assert len(judge.counted) == 1
 
 
 async def test_used_clients_pickle(judge):
@@ -213,3 +270,59 @@ def test_run_sync_refuses_to_wait_for_itself():
 def test_options_are_checked():
     with pytest.raises(ValueError, match="max_attempts"):
         JudgeClient("openai/x", max_attempts=0)
+
+
+async def test_the_callers_loop_only_waits(judge):
+    """LiteLLM's milliseconds are spent elsewhere: nothing of it runs on the loop that asks."""
+    judge.answers = [{"text": "x", "delay": 0.02}]
+    ask = client(judge.base, max_concurrency=64)
+    await ask.complete(ASK)
+    spent = time.thread_time()
+    await asyncio.gather(*(ask.complete(ASK) for _ in range(64)))
+    assert (time.thread_time() - spent) / 64 < 0.001
+
+
+def test_litellm_keeps_quiet_only_where_nobody_listens(judge, monkeypatch):
+    import litellm
+
+    heard = []
+    ask = client(judge.base)
+    assert run_sync(ask.complete(ASK)).error is None
+
+    async def listen(kwargs, response, start, end):
+        heard.append(kwargs["model"])
+
+    monkeypatch.setattr(litellm, "success_callback", [listen])
+    monkeypatch.setattr(litellm, "_async_success_callback", [])
+    assert run_sync(ask.complete(ASK)).error is None
+    deadline = time.monotonic() + 5
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert heard == ["m"]
+
+
+QUIET = """
+import asyncio, sys
+from flip_plugin import FlipReward
+reward = FlipReward("hosted_vllm/m", sys.argv[1], timeout=5)
+assert reward.score_batch(["a prompt"] * 3, ["a response"] * 3)[0].status == "ok"
+async def mine():
+    return await asyncio.gather(*(reward.score("a prompt", "a response") for _ in range(3)))
+assert asyncio.run(mine())[0].status == "ok"
+async def left_alone():
+    task = asyncio.ensure_future(reward.score("a prompt", "slow"))
+    await asyncio.sleep(0.3)
+asyncio.run(left_alone())
+"""
+
+
+def test_nothing_is_said_at_the_end_of_a_script(judge):
+    judge.handler = lambda body: {
+        "text": '{"INFERRED INSTRUCTION": "guess"}',
+        "delay": 20 if "slow" in str(body["messages"]) else 0,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, judge.base],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
