@@ -68,6 +68,29 @@ def find_target(messages_or_prompt: str | Sequence[Mapping[str, Any]], target: T
     return Target(instruction, talk[:last])
 
 
+def target_of_row(ground_truth: Any, messages: Sequence[Mapping[str, Any]], target: TargetChoice = "auto") -> Target:
+    """The target of a row that has both: `ground_truth`, with what came before it in `messages` as context.
+
+    The turn that `ground_truth` is (system prompt or last user turn) decides what came before
+    it; where it is neither, the context is the past of the last user turn. Without a
+    `ground_truth`, `find_target` decides. Raises `NoTarget` only then.
+    """
+    if not isinstance(ground_truth, str) or not ground_truth.strip():
+        return find_target(messages, target)
+    wanted = ground_truth.strip()
+    context: list[dict[str, str]] = []
+    choices: tuple[TargetChoice, ...] = ("system", "user")
+    for choice in choices:
+        try:
+            found = find_target(messages, choice)
+        except NoTarget:
+            continue
+        context = found.context
+        if found.instruction == wanted:
+            break
+    return Target(wanted, context)
+
+
 def target_from_query(query: str | None, label: str | None) -> Target:
     """The target for a trainer that has only text: upstream's `query` and `label`.
 

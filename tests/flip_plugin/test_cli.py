@@ -1,8 +1,9 @@
 import json
+import time
 
 import pytest
 
-from flip_plugin import cli
+from flip_plugin import score_file
 from flip_plugin.cli import main
 from flip_plugin.reward import FlipResult
 
@@ -56,11 +57,12 @@ def test_goes_on_where_it_was_stopped(score, judge, tmp_path, monkeypatch):
 
     judge.handler = stop_at_twelve
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "HOPELESS", 1)
+        patch.setattr(score_file, "HOPELESS", 1)
         assert score("--max_concurrency", "2", given=rows(30)) == 2
     assert not (tmp_path / "out.jsonl").exists()
     with (tmp_path / "out.jsonl.partial").open("a") as file:
         file.write('{"id": 13, "half a li')
+    time.sleep(0.5)  # what was cancelled under way may still arrive
     judge.handler, before = None, len(judge.requests)
     judge.infers("guess")
     assert score() == 0
@@ -75,7 +77,7 @@ def test_goes_on_where_it_was_stopped(score, judge, tmp_path, monkeypatch):
 
 def test_results_of_other_input_or_judge_are_not_mixed(score, judge, tmp_path, monkeypatch, capsys):
     judge.handler = lambda body: (400, "no") if "response 3\n" in str(body["messages"][1]["content"]) else "{}"
-    monkeypatch.setattr(cli, "HOPELESS", 1)
+    monkeypatch.setattr(score_file, "HOPELESS", 1)
     assert score(given=rows(6)) == 2
     assert score("--temperature", "0.9") == 2
     assert "other settings" in capsys.readouterr().err
@@ -144,18 +146,87 @@ def test_rescore_and_inspect(score, judge, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "none")]) == 2
 
 
-def test_serve_hands_over(monkeypatch, capsys):
-    from flip_plugin import serving
+def test_echo_policies_and_the_answer_alone(score, judge, tmp_path, capsys):
+    judge.infers("write a poem about the sea")
+    record = str(tmp_path / "calls")
+    restated = {"prompt": "Write a poem about the sea", "response": "You said: write a poem about the sea. Waves"}
+    assert score("--answer_only", "--record_calls_to", record, given=[restated]) == 0
+    assert "REASONING" not in str(judge.requests[0])
+    assert read(tmp_path / "out.jsonl")[0]["echo"] == 1.0
+    assert score("--overwrite", "--flip_echo", "penalise") == 0
+    assert (read(tmp_path / "out.jsonl")[0]["score"], read(tmp_path / "out.jsonl")[0]["similarity"]) == (0.0, 1.0)
+    assert score("--overwrite", "--flip_echo", "strip") == 0
+    assert "poem" not in judge.requests[-1]["messages"][1]["content"]
+    again = tmp_path / "again.jsonl"
+    assert main(["rescore", "--input", record, "--output", str(again), "--flip_echo", "penalise"]) == 0
+    assert (read(again)[0]["score_before"], read(again)[0]["score"]) == (1.0, 0.0)
+    assert main(["rescore", "--input", record, "--output", str(tmp_path / "no.jsonl"), "--flip_echo", "strip"]) == 2
+    assert "another text" in capsys.readouterr().err
+    assert not list(tmp_path.glob("no.jsonl*"))
 
-    seen = {}
-    monkeypatch.setattr(serving, "serve_forever", lambda model, num, **o: seen.update(model=model, num=num, **o))
-    assert main(["serve", "--model", "M", "--num_replicas", "2", "--max_model_len", "512"]) == 0
-    assert seen == {"model": "M", "num": 2, "log_dir": "judge_logs", "port": 0, "max_model_len": 512}
-    assert main(["serve", "--model", "M", "--num_replicas", "2", "--port", "8000"]) == 2
 
-    def fails(*args, **options):
-        raise serving.JudgeServerError("no such model")
+def test_preset_and_prompt_folder(score, judge, tmp_path):
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "FLIP_SYSTEM.prompt").write_text('Go back. {{"INFERRED INSTRUCTION": ""}}')
+    (tmp_path / "prompts" / "FLIP_USER.prompt").write_text("[Response]\n{response}\n")
+    more = ("--preset", "paper", "--prompts", str(tmp_path / "prompts"), "--max_tokens", "99")
+    assert score(*more, given=rows(1)) == 0
+    sent = judge.requests[0]
+    assert (sent["temperature"], sent["max_tokens"], sent["seed"]) == (1.0, 99, 1)
+    assert "response_format" not in sent and "chat_template_kwargs" not in sent
+    assert sent["messages"][0]["content"] == 'Go back. {"INFERRED INSTRUCTION": ""}'
 
-    monkeypatch.setattr(serving, "serve_forever", fails)
-    assert main(["serve", "--model", "M"]) == 2
-    assert "no such model" in capsys.readouterr().err
+
+def test_settings_that_cannot_be(score, judge, capsys):
+    assert score("--similarity", "f2", given=rows(1)) == 2
+    assert "unknown similarity 'f2'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        score("--flip_echo", "punish")
+    assert judge.requests == []
+
+
+GREEN, RED, YELLOW = "\x1b[1;32m", "\x1b[31m", "\x1b[33m"
+
+
+def test_inspect_colours_what_decides_the_score(score, judge, tmp_path, capsys, monkeypatch):
+    judge.infers("Write a short poem")
+    record = str(tmp_path / "calls")
+    row = {"prompt": "Write a poem about rain", "response": "Write a poem about rain, you said. [bold]Drops"}
+    assert score("--record_calls_to", record, given=[row]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main(["inspect", record]) == 0
+    shown = capsys.readouterr().out
+    assert f"{GREEN}Write\x1b[0m" in shown and f"{RED}short\x1b[0m" in shown and f"{RED}rain\x1b[0m" in shown
+    assert YELLOW in shown and "[bold]" in shown  # the response's own markup is text
+    monkeypatch.delenv("FORCE_COLOR")
+    assert main(["inspect", record, "--full"]) == 0
+    plain = capsys.readouterr().out
+    assert "\x1b[" not in plain and "inferred: Write a short poem" in plain and "reply: {" in plain
+
+
+def test_inspect_chooses_and_counts(score, judge, tmp_path, capsys):
+    judge.handler = lambda body: (
+        "no JSON" if "response 7\n" in str(body["messages"][1]["content"]) else ('{"INFERRED INSTRUCTION": "guess"}')
+    )
+    record = str(tmp_path / "calls")
+    assert score("--record_calls_to", record, given=rows(20)) == 0
+    capsys.readouterr()
+    assert main(["inspect", record, "--contains", "RESPONSE 12"]) == 0
+    assert "1 of 1 calls" in capsys.readouterr().err
+    assert main(["inspect", record, "--status", "unparsed"]) == 0
+    shown = capsys.readouterr()
+    assert "reply: no JSON" in shown.out and "1 of 1 calls" in shown.err
+    assert main(["inspect", record, "--summary"]) == 0
+    counted = capsys.readouterr().out
+    assert "ok       19   95.0%" in counted and "unparsed        1    5.0%" in counted
+    assert "flip scores: mean 1.000" in counted and "0.9-1.0       19 █" in counted
+
+
+@pytest.mark.parametrize("command", ["score", "rescore", "inspect", "serve"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"  flip {command} " in capsys.readouterr().out  # an example to copy

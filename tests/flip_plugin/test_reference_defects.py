@@ -149,6 +149,8 @@ RESPONSES = [
     ("D3 last answer", "I considered <answer>draft</answer></think>Final", "Final", "ok"),
     ("D3 two closings", "a</think>b</think>c", "c", "ok"),
     ("D3 empty answer tag", "<answer></answer> real text", "<answer></answer> real text", "ok"),
+    ("D3 answer tags are a frame", "drafts</think><answer>Final</answer>\n", "Final", "ok"),
+    ("D3 nothing in the frame", "drafts</think><answer> </answer>", None, "empty_response"),
     ("D3 nothing after thinking", "<think>all</think>  \n", None, "empty_response"),
     ("D3 empty", "", None, "empty_response"),
     ("D4 None", None, None, "empty_response"),

@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from flip_plugin.baselines import PointwiseJudge, whole_prompt
 from flip_plugin.judge import JudgeClient
+from flip_plugin.metrics import get_similarity
 from flip_plugin.records import FIELDS, JudgeCallWriter, ReplyCache, read_calls, rescore
 from flip_plugin.reward import FlipResult, FlipReward, estimate_tokens, shorten
 from flip_plugin.target import Target
@@ -46,6 +48,81 @@ async def test_target_choice_and_ready_targets(judge):
     assert (await flip(judge).score(turns, "x")).score == 1.0
     assert (await flip(judge, target="user").score(turns, "x")).target == ASKED
     assert (await flip(judge).score(Target("Be terse."), "x")).score == 1.0
+
+
+async def test_the_answer_alone(judge):
+    judge.answers = ['{"INFERRED INSTRUCTION": "Write a poem about the sea"}']
+    assert (await flip(judge, reasoning=False).score(ASKED, "Waves")).score == 1.0
+    asked = judge.requests[0]
+    assert list(asked["response_format"]["json_schema"]["schema"]["properties"]) == ["INFERRED INSTRUCTION"]
+    assert "REASONING" not in asked["messages"][0]["content"]
+
+
+async def test_the_paper_preset_and_what_overrides_it(judge):
+    await FlipReward("hosted_vllm/m", judge.base, preset="paper", max_attempts=1).score(ASKED, "Waves")
+    sent = judge.requests[0]
+    assert (sent["temperature"], sent["max_tokens"], sent["seed"]) == (1.0, 2048, 1)
+    assert not {"response_format", "chat_template_kwargs"} & sent.keys()
+    reward = FlipReward("hosted_vllm/m", judge.base, preset="paper", temperature=0.0, schema=True)
+    assert (reward.client.temperature, reward.schema, reward.max_context_length) == (0.0, True, 25_000)
+    with pytest.raises(ValueError, match="unknown preset 'papr'"):
+        FlipReward("hosted_vllm/m", judge.base, preset="papr")
+
+
+RESTATED = f"You asked: '{ASKED}'. Waves and foam"
+
+
+async def test_echo_is_reported_unless_told_otherwise(judge):
+    judge.infers(ASKED)
+    result = await flip(judge).score(ASKED, RESTATED)
+    assert (result.score, result.similarity, result.echo) == (1.0, 1.0, 1.0)
+    assert ASKED in judge.requests[0]["messages"][1]["content"]
+
+
+async def test_echo_stripped_before_the_judge_reads(judge):
+    judge.infers(ASKED)
+    result = await flip(judge, echo="strip").score(ASKED, RESTATED)
+    assert (result.score, result.echo) == (1.0, 1.0)
+    assert "<response>\nYou asked: Waves and foam\n</response>" in judge.requests[0]["messages"][1]["content"]
+    nothing = await flip(judge, echo="strip").score(ASKED, f"**{ASKED}!**")
+    assert (nothing.score, nothing.status, nothing.echo) == (0.0, "ok", 1.0)
+    assert len(judge.requests) == 1
+
+
+async def test_echo_penalised(judge):
+    judge.infers(ASKED)
+    result = await flip(judge, echo="penalise").score(ASKED, "Write a poem about rain? About the sea: waves")
+    assert (result.similarity, result.echo) == (1.0, 0.0)
+    assert result.score == 1.0
+    full = await flip(judge, echo="penalise").score(ASKED, RESTATED)
+    assert (full.score, full.similarity, full.status) == (0.0, 1.0, "ok")
+    judge.infers("Say hi")
+    assert (await flip(judge, echo="penalise").score("Say hi", "You said: say hi. Hi!")).score == 1.0  # too short
+    with pytest.raises(ValueError, match="report, strip, penalise"):
+        flip(judge, echo="punish")
+
+
+async def test_rescoring_under_another_echo_policy(judge, tmp_path):
+    judge.infers(ASKED)
+    await flip(judge, record=tmp_path / "a").score(ASKED, RESTATED)
+    await flip(judge, record=tmp_path / "b", echo="strip").score(ASKED, ASKED)
+    (told,), (stripped,) = read_calls(tmp_path / "a"), read_calls(tmp_path / "b")
+    same = get_similarity("f1")
+    assert (rescore(told, same)["score"], rescore(told, same, "penalise")["score"]) == (1.0, 0.0)
+    assert rescore(stripped, same)["score"] == 0.0
+    with pytest.raises(ValueError, match="another text"):
+        rescore(told, same, "strip")
+    with pytest.raises(ValueError, match="'strip'"):
+        rescore(stripped, same, "report")
+
+
+async def test_slow_similarities_leave_the_loop_alone(judge):
+    def similarity(prediction, reference):
+        assert threading.current_thread().name.startswith("flip-worker")
+        return 0.25
+
+    similarity.slow = True  # ty: ignore[unresolved-attribute]
+    assert (await flip(judge, similarity=similarity).score(ASKED, "Waves")).score == 0.25
 
 
 async def test_no_schema_and_other_similarity(judge):
@@ -92,6 +169,27 @@ async def test_long_responses_lose_their_middle_and_nothing_else(judge):
     assert system == reward.prompts.fill("FLIP_SYSTEM")
     assert user.endswith("Answer in JSON.")
     assert estimate_tokens(system) + estimate_tokens(user) <= 800
+
+
+@pytest.mark.parametrize("window", [400, 700, 5_000])
+async def test_the_server_counts_where_it_can(judge, window):
+    """The estimate is 3 characters a token; this server counts 8, so more of the response is kept."""
+    reward = flip(judge, max_context_length=window, max_tokens=100)
+
+    async def count(messages):
+        return 10 + sum(len(turn["content"]) for turn in messages) // 8
+
+    reward.client.count_tokens = count
+    response = "START " + "filler words " * 1_000 + " END"
+    assert (await reward.score(ASKED, response)).status == "ok"
+    sent = judge.requests[0]["messages"]
+    tokens = await count(sent)
+    if window == 5_000:
+        assert response in sent[1]["content"]
+    else:
+        assert window - 100 - 60 < tokens <= window - 100
+        assert "START" in sent[1]["content"] and " END\n</response>" in sent[1]["content"]
+    assert (await flip(judge, max_context_length=250, max_tokens=100).score(ASKED, response)).status != "ok"
 
 
 async def test_no_room_for_any_response(judge):
@@ -174,7 +272,7 @@ async def test_records_hold_the_whole_call(judge, tmp_path):
     assert (call["sampling"]["seed"], call["reply"], call["score"]) == (4, judge.answers[0], 1.0)
     assert (empty["status"], empty["messages"], empty["score"]) == ("empty_response", [], None)
     assert rescore(call, lambda prediction, reference: 0.5) == {
-        **{"score": 0.5, "status": "ok", "inferred_instruction": ASKED, "error": None}
+        **{"score": 0.5, "similarity": 0.5, "status": "ok", "inferred_instruction": ASKED, "error": None}
     }
     assert rescore(empty, lambda prediction, reference: 0.5)["score"] is None
 
