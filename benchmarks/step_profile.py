@@ -24,7 +24,7 @@ import psutil
 TAG = "FLIP_PROFILE_TAG"
 ROLES = (  # first match on the command line wins
     ("ray::LLMRayActor", "policy engine: actor (AsyncLLM)"),
-    ("ray::JudgeServer", "judge: actor"),
+    ("ray::Judge", "judge: actor"),
     ("ray::DataPreparationActor", "data preparation and judge client (LiteLLM)"),
     ("ray::PolicyTrainerRayProcess", "learner (DeepSpeed)"),
     ("api_server", "judge: OpenAI server"),

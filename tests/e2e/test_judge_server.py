@@ -1,35 +1,49 @@
-"""A real judge server (vLLM), asked through LiteLLM; and one that cannot come up."""
+"""Two real replicas of a judge (vLLM) on Ray, asked through LiteLLM, and killed; and one that cannot come up."""
 
+import asyncio
 import json
+import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import psutil
 import pytest
 from conftest import JUDGE, tiny_flags
 
 from flip_plugin import FlipReward
-from flip_plugin.serving import JudgeServer, JudgeServerError, ServerOptions
+from flip_plugin.serving import JudgePool, JudgeServer, JudgeServerError, ServerOptions
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    log = tmp_path_factory.mktemp("judge") / "judge.log"
+def pool(tmp_path_factory):
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_enable_worker_prestart", "0")
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     options = ServerOptions(str(JUDGE), on_cpu=True, max_model_len=1024, kv_cache_memory_bytes=2**28)
-    server = JudgeServer(options, str(log))
-    server.wait_ready(240)
-    yield server
-    children = psutil.Process(server.pid()).children(recursive=True)
-    server.stop()
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive, "the server left its engine behind"
+    pool = JudgePool.launch(options, 2, log_dir=tmp_path_factory.mktemp("judge"))
+    try:
+        pool.wait_ready(280)
+        yield pool
+        servers = [psutil.Process(state.pid) for state in pool.health() if state.pid]
+        children = [child for server in servers for child in server.children(recursive=True)]
+    finally:
+        pool.stop()
+        ray.shutdown()
+    _, alive = psutil.wait_procs(servers + children, timeout=10)
+    assert not alive, "a server or its engine was left behind"
 
 
 @pytest.mark.timeout(300)
-def test_flip_reward_against_a_real_server(server):
+def test_flip_reward_against_real_servers(pool):
     rows = _perfect_responses(12)
-    reward = FlipReward(f"hosted_vllm/{JUDGE}", api_base=server.url(), max_tokens=96)
+    reward = FlipReward(f"hosted_vllm/{JUDGE}", api_base=pool.urls, max_tokens=96)
     right = reward.score_batch([r["messages"] for r in rows], [r["response"] for r in rows])
     # Everyone gets somebody else's response.
     moved = rows[1:] + rows[:1]
@@ -42,31 +56,72 @@ def test_flip_reward_against_a_real_server(server):
 
 
 @pytest.mark.timeout(300)
-def test_flip_score_on_the_command_line(server, tmp_path):
+def test_flip_score_on_the_command_line(pool, tmp_path):
     rows = _perfect_responses(6)
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(r) + "\n" for r in rows))
     command = [sys.executable, "-m", "flip_plugin.cli", "score", "--input", source, "--output", tmp_path / "out.jsonl"]
-    command += ["--judge_model", f"hosted_vllm/{JUDGE}", "--api_base", server.url()]
+    command += ["--judge_model", f"hosted_vllm/{JUDGE}", "--api_base", ",".join(pool.urls)]
     subprocess.run([str(c) for c in command], check=True, timeout=120)
     scored = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [s["target"] for s in scored] == [r["messages"][0]["content"] for r in rows]
     assert all((s["score"] is None) == (s["status"] != "ok") for s in scored)
 
 
+@pytest.mark.timeout(300)
+def test_killing_one_of_two_replicas_loses_no_reward(pool, tmp_path):
+    rows = _perfect_responses(300)
+    undisturbed = _score_all(pool, rows)
+    pid = _all_serve(pool)[0].pid
+    disturbed = _score_all(pool, rows, in_mid_run=lambda: os.killpg(pid, signal.SIGKILL), record=tmp_path)
+    assert pool.health()[0].state != "serving"
+    assert Counter(r.status for r in disturbed) == {"ok": len(rows)}, Counter(r.error for r in disturbed)
+    assert [r.score for r in disturbed] == [r.score for r in undisturbed]
+    assert set(_calls_by_url(tmp_path)) == set(pool.urls), "the killed replica had answered some before"
+
+
+def _end_engine(server: psutil.Process) -> None:
+    [engine] = [child for child in server.children() if "EngineCore" in child.name()]
+    engine.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "end",
+    [psutil.Process.kill, _end_engine, lambda server: server.parent().kill()],
+    ids=["server", "engine core", "Ray actor"],
+)
+def test_a_killed_replica_comes_back_on_its_url(pool, tmp_path, end):
+    rows = _perfect_responses(200)
+    undisturbed = _score_all(pool, rows)
+    before = _all_serve(pool)
+    server = psutil.Process(before[1].pid)
+    disturbed = _score_all(pool, rows, in_mid_run=lambda: end(server))
+    assert [r.score for r in disturbed] == [r.score for r in undisturbed]
+    after = _all_serve(pool)
+    assert [state.url for state in after] == pool.urls
+    assert after[1].pid != before[1].pid and after[1].restarts == before[1].restarts + 1
+    assert after[0].pid == before[0].pid and after[0].restarts == before[0].restarts
+    _score_all(pool, rows, record=tmp_path)
+    assert min(_calls_by_url(tmp_path)[url] for url in pool.urls) > 50
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
-def test_llm_judge_run_on_an_outside_server(server, tmp_path, launch):
-    run = launch(tiny_flags(tmp_path, "quality"), HOSTED_VLLM_API_BASE=server.url())
+def test_llm_judge_run_on_an_outside_server(pool, tmp_path, launch):
+    _all_serve(pool)
+    run = launch(tiny_flags(tmp_path, "quality"), HOSTED_VLLM_API_BASE=",".join(pool.urls))
     assert run.process.wait(400) == 0, run.output()
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < line["eval/general-quality_reward"] <= 1 for line in lines)
     assert not (tmp_path / "out" / "logs").exists(), "no server of its own was needed"
     calls = (tmp_path / "out" / "judge_calls").glob("*.jsonl")
     bases = {json.loads(line)["api_base"] for path in calls for line in path.read_text().splitlines()}
-    assert bases == {server.url()}
+    assert bases == set(pool.urls)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_server_that_cannot_load_its_model_says_why(tmp_path):
     broken = tmp_path / "broken"
@@ -98,3 +153,33 @@ def _perfect_responses(count):
     return [
         {"messages": r["messages"], "response": write_response(parse_instruction(r["ground_truth"]), rng)} for r in rows
     ]
+
+
+def _score_all(pool, rows, in_mid_run=None, **options):
+    """All rewards at once; `in_mid_run` is called when a fifth of them is there."""
+
+    async def score():
+        reward = FlipReward(f"hosted_vllm/{JUDGE}", api_base=pool.urls, max_tokens=96, **options)
+        tasks = [asyncio.create_task(reward.score(r["messages"], r["response"])) for r in rows]
+        if in_mid_run is not None:
+            while sum(task.done() for task in tasks) < len(rows) / 5:
+                await asyncio.sleep(0.01)
+            in_mid_run()
+            assert sum(task.done() for task in tasks) < len(rows) / 2, "it was to be in mid-run"
+        return await asyncio.gather(*tasks)
+
+    return asyncio.run(score())
+
+
+def _all_serve(pool):
+    """Wait until every replica serves; their health."""
+    deadline = time.monotonic() + 240
+    while not all(state.state == "serving" for state in pool.health()):
+        assert time.monotonic() < deadline, pool.health()
+        time.sleep(0.2)
+    return pool.health()
+
+
+def _calls_by_url(folder):
+    calls = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return Counter(call["api_base"] for call in calls)
