@@ -4,45 +4,91 @@ The one module here that imports `open_instruct`. A row's ``ground_truth`` is th
 instruction to be recovered. Our trainer hands over the prompt's messages, from which
 the context comes; upstream has only the prompt as text (see `target_from_query`).
 
-Where results can be missing (ours), a failed judgement has score None and a status.
-Upstream cannot abstain: there it scores ``FLIP_MISSING_SCORE`` (environment, default
-0.0), is counted in `FlipVerifier.missing`, and is logged.
+Where results can be missing (ours), a failed judgement has score None and a status, and
+all options come from the trainer's configuration. Upstream cannot abstain and knows only
+``llm_judge_*``: there the ``FLIP_*`` environment adds the rest and goes first, requests
+are repeated until ``llm_judge_timeout``, and what is still missing then scores
+``FLIP_MISSING_SCORE`` (0.0 by default), is counted, and is logged.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-import os
-from collections.abc import Mapping
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flip_plugin.judge import run_sync
-from flip_plugin.reward import FlipResult, FlipReward
-from flip_plugin.target import NoTarget, Target, TargetChoice, find_target, target_from_query
+from flip_plugin.launch import prompt_opens_think
+from flip_plugin.reward import PRESETS, FlipResult, FlipReward
+from flip_plugin.settings import missing_score, options_from_env
+from flip_plugin.target import NoTarget, target_from_query, target_of_row
 from open_instruct.ground_truth_utils import LMJudgeVerifierConfig, VerificationResult, VerifierFunction
 
 logger = logging.getLogger(__name__)
 
+# True in our trainer, False upstream.
 CAN_BE_MISSING = "status" in inspect.signature(VerificationResult).parameters
-MISSING_SCORE = "FLIP_MISSING_SCORE"
-RECORD_CALLS_TO = "FLIP_RECORD_CALLS_TO"
+
+# Seconds between two summaries of a process.
+SUMMARY_EVERY_S = 300.0
+# Requests a call where only the deadline is to end it.
+UNTIL_DEADLINE = 1_000_000
+
+# Fields of upstream's LMJudgeVerifierConfig, and what they are to `FlipReward`.
+UPSTREAM_FIELDS = {
+    "llm_judge_model": "judge_model",
+    "llm_judge_max_tokens": "max_tokens",
+    "llm_judge_max_context_length": "max_context_length",
+    "llm_judge_temperature": "temperature",
+    "llm_judge_timeout": "timeout",
+    "seed": "seed",
+}
+# Fields of our configuration that only FLIP reads.
+OUR_FIELDS = {
+    "flip_similarity": "similarity",
+    "flip_echo": "echo",
+    "flip_reasoning": "reasoning",
+    "flip_target": "target",
+}
 
 
 class FlipVerifier(VerifierFunction):
-    """Scores a response by how well a judge can infer its instruction from it. Pickles."""
+    """Scores a response by how well a judge can infer its instruction from it. Pickles.
+
+    Raises ValueError when an option is not usable, at once and not at the first response.
+    """
 
     def __init__(self, verifier_config: Any = None) -> None:
         super().__init__("general-flip", verifier_config=verifier_config or LMJudgeVerifierConfig(), weight=1.0)
-        self.missing = 0
-        self._reward: FlipReward | None = None
+        self._start()
+        # Settled here, in the trainer's driver: a worker's environment and disk may be another's.
+        self._options = our_options(self.verifier_config) if CAN_BE_MISSING else upstream_options(self.verifier_config)
+        self._stands_in = None if CAN_BE_MISSING else missing_score()
+        self._opens_think = not CAN_BE_MISSING and prompt_opens_think()
+        reward = FlipReward(**self._options)
+        if not CAN_BE_MISSING:
+            _check_server(reward)
+            self._options |= {"prompts": reward.prompts, "api_base": reward.client.api_bases}
 
     @classmethod
     def get_config_class(cls) -> type[Any]:
         return LMJudgeVerifierConfig
 
+    def _start(self) -> None:
+        """What belongs to one process: its client, and its counts."""
+        self._reward: FlipReward | None = None
+        self.tally = Tally()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reward": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_reward", "tally")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def stats(self) -> dict[str, Any]:
         """Counters and latencies of this process's judge client (`JudgeClient.stats`); {} before its first call."""
@@ -56,14 +102,25 @@ class FlipVerifier(VerifierFunction):
         query: str | None = None,
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
-        """Judge `prediction`; `label` is the instruction. Does not raise for any of its inputs."""
-        state = rollout_state if isinstance(rollout_state, Mapping) else {}
+        """Judge `prediction`; `label` is the instruction. Does not raise for any of its inputs; upstream never."""
+        if self._stands_in is None:
+            result = await self._judge(prediction, label, query, rollout_state)
+            return VerificationResult(
+                score=result.score, reasoning=result.reasoning, status=result.status, details=result.details()
+            )
+        failure = None
         try:
-            target = _target(label, query, state.get("messages"))
-        except NoTarget as error:
-            return self._result(FlipResult(status="no_target", error=str(error)))
-        result = await self._flip().score(target, prediction, finish_reason=state.get("finish_reason"))
-        return self._result(result)
+            result = await self._judge(prediction, label, query, rollout_state)
+            if result.score is not None and not math.isfinite(result.score):
+                result = FlipResult(status="judge_error", error=f"the similarity is {result.score}")
+        except Exception as error:
+            # A full disk, somebody's similarity: upstream's rollout thread would end with it, and the run hang.
+            failure = error
+            result = FlipResult(status="judge_error", error=f"{type(error).__name__}: {error}")
+        self.tally.add(result, self._stands_in, self.stats, failure)
+        if result.score is None:
+            return VerificationResult(score=self._stands_in, reasoning=result.status)
+        return VerificationResult(score=float(result.score), reasoning=result.reasoning)
 
     def __call__(
         self,
@@ -76,53 +133,122 @@ class FlipVerifier(VerifierFunction):
         """The same, blocking; works inside a running event loop, too."""
         return run_sync(self.async_call(tokenized_prediction, prediction, label, query, rollout_state))
 
-    def _flip(self) -> FlipReward:
+    async def _judge(self, prediction: Any, label: Any, query: Any, rollout_state: Any) -> FlipResult:
         if self._reward is None:
-            config: Any = self.verifier_config
-            self._reward = FlipReward(
-                config.llm_judge_model,
-                max_context_length=config.llm_judge_max_context_length,
-                max_tokens=config.llm_judge_max_tokens,
-                temperature=config.llm_judge_temperature,
-                timeout=config.llm_judge_timeout,
-                # Upstream's configuration has not all of these.
-                api_base=getattr(config, "llm_judge_api_base", None),
-                max_concurrency=getattr(config, "llm_judge_max_concurrency", 256),
-                schema=getattr(config, "llm_judge_structured_output", True),
-                seed=getattr(config, "seed", None),
-                record=getattr(config, "record_calls_to", None) or os.environ.get(RECORD_CALLS_TO),
-            )
-        return self._reward
-
-    def _result(self, result: FlipResult) -> VerificationResult:
-        if CAN_BE_MISSING:
-            return VerificationResult(
-                score=result.score, reasoning=result.reasoning, status=result.status, details=result.details()
-            )
-        if result.score is not None:
-            return VerificationResult(score=result.score, reasoning=result.reasoning)
-        self.missing += 1
-        if self.missing & (self.missing - 1) == 0:  # 1, 2, 4, 8, ...: loud, not a flood
-            logger.warning("%d FLIP scores missing so far; now %s: %s", self.missing, result.status, result.error)
-        return VerificationResult(score=float(os.environ.get(MISSING_SCORE, "0")), reasoning=result.status)
-
-
-def _target(label: Any, query: str | None, messages: Any) -> Target:
-    """The label as the target; the context from the prompt's messages where the trainer has them."""
-    if not messages:
-        return target_from_query(query, label)
-    if not isinstance(label, str) or not label.strip():
-        return find_target(messages)
-    wanted = label.strip()
-    choices: tuple[TargetChoice, ...] = ("system", "user")
-    context: list[dict[str, str]] = []
-    for choice in choices:
+            self._reward = FlipReward(**self._options)
+        state = rollout_state if isinstance(rollout_state, Mapping) else {}
         try:
-            found = find_target(messages, choice)
-        except NoTarget:
-            continue
-        # The turn that the label is decides what came before it; else the last turn's past.
-        context = found.context
-        if found.instruction == wanted:
-            break
-    return Target(wanted, context)
+            messages = state.get("messages")
+            if messages:
+                target = target_of_row(label, messages, self._reward.target)
+            else:
+                target = target_from_query(query if isinstance(query, str) else None, label)
+        except NoTarget as error:
+            return FlipResult(status="no_target", error=str(error))
+        if self._stands_in is not None and isinstance(query, str) and query and target.instruction not in query:
+            self.tally.stray_target(target.instruction)
+        if self._opens_think and isinstance(prediction, str) and prediction.strip():
+            prediction = f"<think>{prediction}"
+        return await self._reward.score(target, prediction, finish_reason=state.get("finish_reason"))
+
+
+def our_options(config: Any) -> dict[str, Any]:
+    """`FlipReward`'s keywords from our trainer's configuration."""
+    given = {option: getattr(config, name, None) for name, option in OUR_FIELDS.items()}
+    return {**config.reward_options(), **{option: value for option, value in given.items() if value is not None}}
+
+
+def upstream_options(config: Any) -> dict[str, Any]:
+    """`FlipReward`'s keywords from upstream's configuration, a preset and the environment; the later goes first.
+
+    Upstream's flags always have a value, so a preset could not show through them.
+    Raises ValueError for a variable that cannot be read.
+    """
+    environment = options_from_env()
+    preset = PRESETS.get(environment.get("preset", ""), {})
+    flags = {option: getattr(config, name) for name, option in UPSTREAM_FIELDS.items() if hasattr(config, name)}
+    kept = {option: value for option, value in flags.items() if option not in preset}
+    return {"max_concurrency": 256, "max_attempts": UNTIL_DEADLINE, **kept, **environment}
+
+
+def _check_server(reward: FlipReward) -> None:
+    if reward.client.model.startswith("hosted_vllm/") and not reward.client.api_bases:
+        # Every reward of such a run would be the constant.
+        raise ValueError(
+            f"no server for the judge {reward.client.model!r}: set HOSTED_VLLM_API_BASE (or FLIP_API_BASE) to the "
+            "address of one, e.g. http://127.0.0.1:8000/v1; `flip serve --model NAME` starts one"
+        )
+
+
+class Tally:
+    """One process's results where the trainer's metrics cannot show them: told in the log, loud but no flood."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self._scores = self._echoes = 0.0
+        self._with_echo = 0
+        self._strays = 0
+        self._told_at = -math.inf
+
+    @property
+    def missing(self) -> int:
+        """Results without a score."""
+        return self.statuses.total() - self.statuses["ok"]
+
+    def add(
+        self,
+        result: FlipResult,
+        stands_in: float,
+        stats: Callable[[], Mapping[str, Any]],
+        failure: Exception | None = None,
+    ) -> None:
+        """Count `result`; `stands_in` is the score in place of a missing one, `failure` an exception to show."""
+        missing = result.score is None
+        self.statuses[result.status] += 1
+        self._scores += result.score or 0.0
+        if result.echo is not None:
+            self._echoes += result.echo
+            self._with_echo += 1
+        if missing and _is_power_of_two(self.missing):
+            logger.warning(
+                "general-flip: %d scores missing so far, each replaced by %g; now %s: %s",
+                self.missing,
+                stands_in,
+                result.status,
+                result.error,
+                exc_info=failure,
+            )
+        if time.monotonic() - self._told_at >= SUMMARY_EVERY_S:
+            self._told_at = time.monotonic()
+            logger.log(logging.WARNING if self.missing else logging.INFO, "%s", self.summary(stats()))
+
+    def stray_target(self, instruction: str) -> None:
+        """Count a ``ground_truth`` that does not stand in its prompt: as good as always, it is something else."""
+        self._strays += 1
+        if _is_power_of_two(self._strays):
+            logger.warning(
+                "general-flip: %d times the ground_truth was not part of the prompt, now %r. It must be the exact "
+                "instruction to be recovered, not a reference answer; else this reward means nothing",
+                self._strays,
+                instruction[:80],
+            )
+
+    def summary(self, stats: Mapping[str, Any]) -> str:
+        """One line: how many were judged and missing, mean score and echo, the judge's latency in seconds."""
+        judged = self.statuses["ok"]
+        parts = [f"{judged} judged"]
+        if judged:
+            parts.append(f"mean score {self._scores / judged:.3f}")
+        if self._with_echo:
+            parts.append(f"mean echo {self._echoes / self._with_echo:.3f}")
+        why = ", ".join(f"{status} {count}" for status, count in sorted(self.statuses.items()) if status != "ok")
+        parts.append(f"{self.missing} missing" + (f" ({why})" if why else ""))
+        if stats.get("seconds_p50") is not None:
+            parts.append(f"judge p50 {stats['seconds_p50']:.2f} s, p99 {stats['seconds_p99']:.2f} s")
+        if self._strays:
+            parts.append(f"{self._strays} ground_truths not in their prompt")
+        return f"general-flip in this process: {', '.join(parts)}"
+
+
+def _is_power_of_two(count: int) -> bool:
+    return count & (count - 1) == 0

@@ -96,6 +96,16 @@ class RewardConfigFlags:
     llm_judge_temperature: float = flag(0.0, "the judge's temperature (upstream: 1.0; 0 makes rewards repeatable)")
     llm_judge_timeout: int = flag(60, "seconds for one judgement, retries included")
     llm_judge_structured_output: bool = flag(True, "hold the judge to its JSON schema (off in the paper's runs)")
+    llm_judge_thinking: bool = flag(False, "let the judge think first (its template's default in the paper's runs)")
+    llm_judge_prompts: str | None = flag(None, "folder of *.prompt files instead of ours, such as the published one")
+    flip_similarity: str = flag("f1", "f1, unicode_f1, rouge_l, embedding:MODEL, or an installed package's")
+    flip_echo: Literal["report", "strip", "penalise"] = flag(
+        "report", "a response that restates its instruction: only measured, cut before the judge reads, or penalised"
+    )
+    flip_reasoning: bool = flag(True, "the judge gives its reasoning before the instruction; False: the answer alone")
+    flip_target: Literal["auto", "user", "system"] = flag(
+        "auto", "what is recovered where ground_truth is empty; auto: the system prompt if any, else the last user turn"
+    )
     llm_judge_max_concurrency: int = flag(256, "judge calls under way at once")
     llm_judge_startup_timeout: int = flag(900, "seconds until the judge's server must answer")
     llm_judge_max_invalid_frac: float = flag(0.5, "stop the run when more of a step's rewards are missing")

@@ -25,7 +25,7 @@ from flip_plugin.baselines import whole_prompt
 from flip_plugin.judge import run_sync
 from flip_plugin.reward import FlipResult, JudgedReward
 from flip_plugin.target import NoTarget, Target
-from open_instruct.judge_utils import JudgeSpec, judge_specs
+from open_instruct.judge_utils import JudgeSpec, judge_specs, quality_messages
 
 VERIFIER_GROUP = "open_instruct.verifiers"
 JUDGE_GROUP = "open_instruct.judges"
@@ -114,6 +114,7 @@ class LMJudgeVerifierConfig(VerifierConfig):
     """Options of a judge. Lengths in tokens, timeout in seconds; `record_calls_to` is a folder.
 
     `llm_judge_api_base` (commas separate several servers) goes before ``HOSTED_VLLM_API_BASE``.
+    What begins with ``flip_`` is for `flip_plugin.verifier.FlipVerifier` alone.
     """
 
     llm_judge_model: str = "hosted_vllm/Qwen/Qwen3-4B"
@@ -123,6 +124,12 @@ class LMJudgeVerifierConfig(VerifierConfig):
     llm_judge_timeout: float = 60
     llm_judge_max_concurrency: int = 256
     llm_judge_structured_output: bool = True
+    llm_judge_thinking: bool = False
+    llm_judge_prompts: str | None = None
+    flip_similarity: str = "f1"
+    flip_echo: str = "report"
+    flip_reasoning: bool = True
+    flip_target: str = "auto"
     seed: int = 42
     record_calls_to: str | None = None
     llm_judge_api_base: str | None = None
@@ -138,6 +145,8 @@ class LMJudgeVerifierConfig(VerifierConfig):
             "timeout": self.llm_judge_timeout,
             "max_concurrency": self.llm_judge_max_concurrency,
             "schema": self.llm_judge_structured_output,
+            "thinking": self.llm_judge_thinking,
+            "prompts": self.llm_judge_prompts,
             "seed": self.seed,
             "record": self.record_calls_to,
         }
@@ -157,7 +166,11 @@ class _SpecReward(JudgedReward):
 
     def messages(self, target: Target, response: str) -> list[dict[str, str]]:
         label = target.label if isinstance(target, _Question) else ""
-        return self.spec.messages(input=target.instruction, output=response, label=label)
+        asked = {"input": target.instruction, "output": response, "label": label}
+        # A type of a prompt folder takes the folder that the run names.
+        if self.spec.prompt is quality_messages:
+            return quality_messages(**asked, prompts=self.prompts)
+        return self.spec.messages(**asked)
 
     def grade(self, target: Target, text: str | None) -> FlipResult:
         try:

@@ -116,7 +116,7 @@ def write_config(args: Args, verifiers: dict[str, Any], facts: dict[str, Any]) -
             "num_training_steps": args.num_training_steps,
             "seed": args.seed,
             "verifiers": sorted(verifiers),
-            "prompt_sha256": PromptSet.load().hashes(),
+            "prompt_sha256": PromptSet.load(args.llm_judge_prompts).hashes(),
             "versions": _versions(),
             "command": sys.argv,
             **facts,

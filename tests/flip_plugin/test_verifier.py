@@ -1,11 +1,14 @@
 import pickle
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import cloudpickle
 import pytest
 
 from flip_plugin import verifier as module
 from flip_plugin.records import read_calls
+from flip_plugin.reward import FlipReward
 from flip_plugin.verifier import FlipVerifier
 from open_instruct.ground_truth_utils import LMJudgeVerifierConfig
 
@@ -24,7 +27,7 @@ async def test_with_messages_as_our_trainer_has_them(flip, judge):
     state = {"messages": [*turns, {"role": "user", "content": ASKED}], "finish_reason": "stop"}
     result = await flip.async_call([1, 2], "Leaves", ASKED, "user: ignored", rollout_state=state)
     assert (result.score, result.status, result.reasoning) == (1.0, "ok", "r")
-    assert result.details.keys() == {"inferred_instruction", "echo", "usage", "seconds", "error", "target"}
+    assert result.details.keys() >= {"inferred_instruction", "echo", "usage", "seconds", "error", "target"}
     shown = judge.requests[0]["messages"][1]["content"]
     assert "user: Hi\n\nassistant: Yes?" in shown
     assert ASKED not in shown
@@ -94,18 +97,161 @@ async def test_options_reach_the_judge(judge, monkeypatch, tmp_path):
     assert [call["status"] for call in read_calls(tmp_path)] == ["ok", "ok"]
 
 
-async def test_upstream_cannot_abstain(flip, monkeypatch, caplog):
-    @dataclass
-    class UpstreamResult:
-        score: float
-        cost: float = 0.0
-        reasoning: str | None = None
+async def test_our_trainers_options_reach_flip_and_the_environment_does_not(judge, monkeypatch):
+    judge.infers(ASKED)
+    for variable, value in (("SIMILARITY", "nonsense"), ("MAX_TOKENS", "many"), ("MISSING_SCORE", "nan")):
+        monkeypatch.setenv(f"FLIP_{variable}", value)
+    options = SimpleNamespace(
+        llm_judge_model="hosted_vllm/m",
+        llm_judge_api_base=judge.base,
+        llm_judge_thinking=True,
+        flip_similarity="rouge_l",
+        flip_echo="penalise",
+        flip_reasoning=False,
+        flip_target="user",
+    )
+    flip = FlipVerifier(FlipVerifier.get_config_class().from_args(options))
+    assert (await flip.async_call([], ASKED, ASKED, None)).score == 0.0  # the echo costs all
+    state = {"messages": [{"role": "system", "content": "Be terse."}, {"role": "user", "content": ASKED}]}
+    assert (await flip.async_call([], "Leaves", None, rollout_state=state)).details["target"] == ASKED
+    body = judge.requests[0]
+    assert "REASONING" not in str(body["response_format"])
+    assert "enable_thinking" not in str(body)
+    with pytest.raises(ValueError, match="nonsense"):
+        FlipVerifier(LMJudgeVerifierConfig(flip_similarity="nonsense"))
 
+
+@dataclass
+class UpstreamResult:
+    score: float
+    cost: float = 0.0
+    reasoning: str | None = None
+
+
+@dataclass
+class UpstreamConfig:
+    llm_judge_model: str = "hosted_vllm/m"
+    llm_judge_max_tokens: int = 99
+    llm_judge_max_context_length: int = 8192
+    llm_judge_temperature: float = 1.0
+    llm_judge_timeout: float = 5
+    seed: int = 7
+
+
+@pytest.fixture
+def upstream(judge, monkeypatch):
     monkeypatch.setattr(module, "VerificationResult", UpstreamResult)
     monkeypatch.setattr(module, "CAN_BE_MISSING", False)
-    assert (await flip.async_call([], "Leaves", ASKED, None)).score == 1.0
-    assert (await flip.async_call([], "", ASKED, None)).score == 0.0
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", judge.base)
     monkeypatch.setenv("FLIP_MISSING_SCORE", "0.3")
-    assert (await flip.async_call([], "", ASKED, None)).score == 0.3
-    assert flip.missing == 2
-    assert "empty_response" in caplog.text
+    judge.infers(ASKED)
+    return FlipVerifier(UpstreamConfig())
+
+
+ODD = [
+    ("", ASKED, None),
+    (None, ASKED, f"user: {ASKED}"),
+    (7, ASKED, f"user: {ASKED}"),
+    ("<think>hm", ASKED, None),
+    ("Leaves", None, None),
+    ("Leaves", "  ", "user: x"),
+    ("Leaves", [ASKED], "user: x"),
+    ("Leaves", {"instruction": ASKED}, ["user", 3]),
+]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+async def test_upstream_cannot_abstain(upstream, copied, monkeypatch, caplog):
+    flip = upstream
+    if copied:  # as into a Ray worker, whose environment may be another
+        monkeypatch.delenv("FLIP_MISSING_SCORE")
+        monkeypatch.delenv("HOSTED_VLLM_API_BASE")
+        flip = pickle.loads(cloudpickle.dumps(upstream))
+    for rollout_state in (None, {}, {"rewards": [], "done": True}, 3):
+        assert (await flip.async_call([], "Leaves", ASKED, [7], rollout_state=rollout_state)).score == 1.0
+    for prediction, label, query in ODD:
+        result = await flip.async_call([], prediction, label, query, rollout_state={"messages": None})
+        assert (result.score, result.reasoning == "ok") == (0.3, False)
+    counts = {"ok": 4, "empty_response": 3, "truncated": 1, "no_target": 4}
+    assert flip.tally.statuses == counts
+    assert flip.tally.missing == 8
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split()[1] for text in warned if "missing so far" in text] == ["1", "2", "4", "8"]
+    assert "each replaced by 0.3; now empty_response" in warned[0]
+
+
+@pytest.mark.parametrize(
+    ("response", "missing"),
+    [("hm</think>Leaves", {}), ("They say: write a haiku", {"truncated": 1}), ("", {"empty_response": 1})],
+)
+async def test_a_thought_that_the_template_opened(upstream, response, missing, monkeypatch):
+    monkeypatch.setenv("FLIP_PROMPT_OPENS_THINK", "true")
+    flip = FlipVerifier(UpstreamConfig())
+    assert (await flip.async_call([], response, ASKED)).score == (0.3 if missing else 1.0)
+    assert flip.tally.statuses == (missing or {"ok": 1})
+
+
+async def test_upstream_never_sees_an_exception(upstream, monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLIP_RECORD_CALLS_TO", str(tmp_path / "file" / "calls"))
+    assert (await FlipVerifier(UpstreamConfig()).async_call([], "Leaves", ASKED)).score == 0.3
+    assert "judge_error: NotADirectoryError" in caplog.text
+    assert caplog.records[0].exc_info
+    monkeypatch.setattr(upstream, "_reward", FlipReward("hosted_vllm/m", similarity=lambda *_: float("nan")))
+    result = await upstream.async_call([], "Leaves", ASKED)
+    assert (result.score, result.reasoning) == (0.3, "judge_error")
+
+
+async def test_upstream_asks_until_the_timeout(upstream, judge, monkeypatch):
+    monkeypatch.setattr("flip_plugin.judge.LONGEST_PAUSE_S", 0.2)
+    judge.answers = [(503, "busy")] * 8 + judge.answers
+    assert (await upstream.async_call([], "Leaves", ASKED)).score == 1.0
+    assert len(judge.requests) == 9
+    judge.answers = [(503, "busy")]
+    started = time.monotonic()
+    assert (await FlipVerifier(UpstreamConfig(llm_judge_timeout=1)).async_call([], "Leaves", ASKED)).score == 0.3
+    assert time.monotonic() - started < 2
+
+
+async def test_the_environment_goes_before_upstreams_flags(upstream, monkeypatch):
+    assert upstream._options["max_tokens"] == 99
+    monkeypatch.setenv("FLIP_PRESET", "paper")
+    monkeypatch.setenv("FLIP_MAX_TOKENS", "55")
+    reward = FlipReward(**module.upstream_options(UpstreamConfig()))
+    assert (reward.client.max_tokens, reward.client.timeout, reward.schema) == (55, 3600, False)
+    assert reward.client.max_attempts == module.UNTIL_DEADLINE
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("FLIP_MISSING_SCORE", "none", "FLIP_MISSING_SCORE='none'"),
+        ("FLIP_PROMPT_OPENS_THINK", "maybe", "FLIP_PROMPT_OPENS_THINK='maybe'"),
+        ("FLIP_ECHO", "loud", "loud"),
+        ("FLIP_SIMILARITY", "vibes", "vibes"),
+        ("FLIP_TIMEOUT", "soon", "FLIP_TIMEOUT='soon'"),
+        ("HOSTED_VLLM_API_BASE", "", "set HOSTED_VLLM_API_BASE"),
+    ],
+)
+def test_bad_options_end_an_upstream_run_at_once(upstream, monkeypatch, variable, value, problem):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=problem):
+        FlipVerifier(UpstreamConfig())
+
+
+async def test_upstreams_log_tells_what_its_metrics_cannot(upstream, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    for number in range(5):
+        await upstream.async_call([], f"Leaves {number}", ASKED, f"user: {ASKED}\n")
+    summaries = [text for text in caplog.messages if "in this process" in text]
+    assert len(summaries) == 1
+    start = "general-flip in this process: 1 judged, mean score 1.000, mean echo 0.000, 0 missing"
+    assert summaries[0].startswith(start)
+    assert "judge p50" in summaries[0]
+    monkeypatch.setattr(module, "SUMMARY_EVERY_S", 0.0)
+    await upstream.async_call([], "", ASKED, None)
+    await upstream.async_call([], "Leaves", "a reference answer", "user: x")
+    assert "6 judged, mean score" in caplog.messages[-1]
+    assert "1 missing (empty_response 1)" in caplog.messages[-1]
+    assert "1 ground_truths not in their prompt" in caplog.messages[-1]
+    assert "now 'a reference answer'. It must be the exact instruction" in caplog.text

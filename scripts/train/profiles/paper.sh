@@ -39,6 +39,8 @@ FLAGS=(
     --llm_judge_max_context_length 25000
     --llm_judge_temperature 1.0
     --llm_judge_timeout 3600
+    --llm_judge_structured_output False  # nor did it say anything about thinking: the template's default
+    --llm_judge_thinking True
     --deepspeed_stage 3
     --gradient_checkpointing True
     --num_learners_per_node 8
