@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flip_plugin.echo import echo_spans
-from flip_plugin.overlap import shared_words
+from flip_plugin.overlap import Piece, shared_words
 from flip_plugin.records import read_calls
 from flip_plugin.result import STATUSES
 
@@ -21,6 +22,9 @@ SHARED, ONLY_HERE, ECHOED, LABEL = "bold green", "red", "yellow", "dim"
 # Characters of a shown text without --full.
 SHOWN = 600
 BARS = 40
+INDENT = 12
+# C0 and C1 but tab and newline, and what turns the direction of writing.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 DESCRIPTION = """\
 Read recorded judge calls: what --record_calls_to kept, or the judge_calls folder of a run.
@@ -90,32 +94,40 @@ def _sorted(calls: list[dict[str, Any]], sort: str | None) -> list[dict[str, Any
 def _print_call(console: Console, call: dict[str, Any], longest: int | None) -> None:
     from rich.text import Text
 
-    target, inferred = call["target"] or "", call["inferred_instruction"] or ""
+    target, inferred = _visible(call["target"]), _visible(call["inferred_instruction"])
     mine, theirs = shared_words(inferred, target)
     score = "none" if call["score"] is None else f"{call['score']:.3f}"
     echo = "" if call["echo"] is None else f"  echo {call['echo']:.2f}"
     tokens = "+".join(str(count) for name, count in (call["usage"] or {}).items() if name.endswith("_tokens"))
     head = f"{call['status']}  score {score}{echo}  {call['seconds']:.2f} s  {tokens or 'no'} tokens  {call['model']}"
     console.print(Text.assemble(("── ", LABEL), (head, "bold"), (f"  {str(call['id'])[:8]}", LABEL)))
-    asked = call["messages"][-1]["content"] if call["messages"] else ""
+    asked = _visible(call["messages"][-1]["content"] if call["messages"] else "")
     shown: list[tuple[str, Text]] = [
         ("target", _coloured(theirs) if inferred else Text(target)),
         ("inferred", _coloured(mine)),
-        ("reasoning", Text(call["reasoning"] or "")),
-        ("error", Text(call["error"] or "", style=ONLY_HERE)),
+        ("reasoning", Text(_visible(call["reasoning"]))),
+        ("error", Text(_visible(call["error"]), style=ONLY_HERE)),
         ("asked", _echo_coloured(target, asked)),
     ]
     if longest is None or call["status"] == "unparsed":
-        shown.append(("reply", Text(call["reply"] or "")))
+        shown.append(("reply", Text(_visible(call["reply"]))))
     for name, text in shown:
         if text.plain:
-            console.print(Text.assemble((f"{name:>10}: ", LABEL), _short(text, longest)))
+            lines = _short(text, longest).split("\n")
+            console.print(Text.assemble((f"{name:>{INDENT - 2}}: ", LABEL), Text("\n" + " " * INDENT).join(lines)))
+    console.print()
 
 
-def _coloured(pieces: Sequence[tuple[str, bool]]) -> Text:
+def _visible(text: str | None) -> str:
+    """`text` with control characters shown instead of sent: a response must not steer the reader's terminal."""
+    return CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text or "")
+
+
+def _coloured(pieces: Sequence[Piece]) -> Text:
     from rich.text import Text
 
-    return Text.assemble(*((piece, SHARED if shared else ONLY_HERE) for piece, shared in pieces))
+    styles = {True: SHARED, False: ONLY_HERE, None: ""}
+    return Text.assemble(*((piece, styles[shared]) for piece, shared in pieces))
 
 
 def _echo_coloured(target: str, asked: str) -> Text:

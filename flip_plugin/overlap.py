@@ -10,14 +10,17 @@ from flip_plugin.metrics import normalize_answer
 _PIECE = re.compile(r"\S+|\s+")
 
 
-def shared_words(one: str, other: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+Piece = tuple[str, bool | None]
+
+
+def shared_words(one: str, other: str) -> tuple[list[Piece], list[Piece]]:
     """Both texts in pieces (words and the blanks between them), each with True where `other` has the word, too.
 
-    A word counts as often as both sides have it, after `normalize_answer`. Joined, the
-    pieces are the text.
+    A word counts as often as both sides have it, after `normalize_answer`; blanks, articles and
+    punctuation have None. Joined, the pieces are the text.
 
     >>> shared_words("A red red rose", "red rose")[0]
-    [('A', False), (' ', False), ('red', True), (' ', False), ('red', False), (' ', False), ('rose', True)]
+    [('A', None), (' ', None), ('red', True), (' ', None), ('red', False), (' ', None), ('rose', True)]
     """
     mine, theirs = _pieces(one), _pieces(other)
     both = Counter(word for _, words in mine for word in words) & Counter(word for _, words in theirs for word in words)
@@ -28,10 +31,10 @@ def _pieces(text: str) -> list[tuple[str, list[str]]]:
     return [(match.group(), normalize_answer(match.group()).split()) for match in _PIECE.finditer(text)]
 
 
-def _marked(pieces: list[tuple[str, list[str]]], left: Counter[str]) -> list[tuple[str, bool]]:
-    marked = []
+def _marked(pieces: list[tuple[str, list[str]]], left: Counter[str]) -> list[Piece]:
+    marked: list[Piece] = []
     for text, words in pieces:
-        shared = bool(words) and all(left[word] > 0 for word in words)
+        shared = all(left[word] > 0 for word in words) if words else None
         if shared:
             left.subtract(words)
         marked.append((text, shared))

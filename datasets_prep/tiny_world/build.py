@@ -24,9 +24,11 @@ from datasets_prep.tiny_world.models import make_model, num_parameters, save_mod
 from datasets_prep.tiny_world.report import evaluate
 from datasets_prep.tiny_world.tokenizer import chat_text, load_tokenizer, train_tokenizer
 from datasets_prep.tiny_world.training import train
-from flip_plugin.prompts import PromptSet
+from flip_plugin.prompts import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
 
 DEFAULT_OUTPUT = Path(__file__).parent / "models"
+# The prompts whose exact text the judge learns.
+TRAINED_ON = (FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER)
 VOCAB_SIZE = 1792
 CORPUS_TEXTS = 1500
 
@@ -132,7 +134,7 @@ def build(args: argparse.Namespace, workspace: Path) -> dict[str, Any]:
         "parameters": {"policy": num_parameters(policy), "judge": num_parameters(judge)},
         "final_loss": {name: round(loss, 4) for name, loss in losses.items()},
         "settings": {name: value for name, value in vars(args).items() if name not in ("output", "seed")},
-        "prompts": prompts.hashes(),
+        "prompts": {name: prompts.hashes()[name] for name in TRAINED_ON},
         "report": report,
     }
 

@@ -206,6 +206,19 @@ def test_inspect_colours_what_decides_the_score(score, judge, tmp_path, capsys, 
     assert "\x1b[" not in plain and "inferred: Write a short poem" in plain and "reply: {" in plain
 
 
+def test_inspect_does_not_let_a_response_steer_the_terminal(score, judge, tmp_path, capsys):
+    judge.infers("\x1b[2Jguess \u202edlrow")
+    record = str(tmp_path / "calls")
+    assert (
+        score("--record_calls_to", record, given=[{"prompt": "guess", "response": "a\x1b]0;title\x07 b\r\x9bc"}]) == 0
+    )
+    capsys.readouterr()
+    assert main(["inspect", record, "--full"]) == 0
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x07\r\x9b\u202e")
+    assert "\\u001b[2Jguess" in shown and "a\\u001b]0;title\\u0007 b" in shown
+
+
 def test_inspect_chooses_and_counts(score, judge, tmp_path, capsys):
     judge.handler = lambda body: (
         "no JSON" if "response 7\n" in str(body["messages"][1]["content"]) else ('{"INFERRED INSTRUCTION": "guess"}')
