@@ -269,14 +269,15 @@ class JudgeClient:
         litellm, sent = import_litellm(), time.monotonic()
         left = max(deadline - sent, 0.001)
         try:
-            # LiteLLM's own timeout is per read; a server that trickles would outlive it.
+            # LiteLLM's own timeout is per read; a server that trickles would outlive it. And it must be the same for
+            # all calls: older LiteLLMs keep a client, with its connections, for each value that they have seen.
             async with asyncio.timeout(left + GRACE_S):
                 with unlogged():
                     raw = await litellm.acompletion(
                         **request,
                         api_base=replica.url,
                         api_key=self._api_key,
-                        timeout=left,
+                        timeout=self.timeout,
                         num_retries=0,
                         max_retries=0,
                         drop_params=True,
