@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return COMMANDS[args.command][0].run(args)
-    except (CommandError, FileNotFoundError, ImportError, ValueError) as error:
+    except (CommandError, ImportError, ValueError) as error:
         print(f"flip {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `flip inspect ... | head`
         sys.stderr.close()
         return 1
+    except OSError as error:
+        print(f"flip {args.command}: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

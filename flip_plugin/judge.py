@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,7 @@ class JudgeClient:
     tries until then. `max_concurrency` bounds the requests in flight from this process.
     `thinking=False` asks a vLLM server's chat template not to think. `extra_body` is added
     to the request's body. `record` is called with (messages, reply) after every call.
+    Raises ValueError for a number out of range, and for a `cache_path` that is no cache.
     """
 
     def __init__(
@@ -109,6 +111,8 @@ class JudgeClient:
         self.cache_path = os.fspath(cache_path) if cache_path else None
         self.record = record
         self._reset()
+        if self.cache_path:
+            self._open_cache()  # a path of no use is an error here, not in the middle of a run
 
     def _reset(self) -> None:
         self._state: _State | None = None
@@ -169,7 +173,8 @@ class JudgeClient:
         if not up:
             return None
         template = self.sampling.get("extra_body", {}).get("chat_template_kwargs", {})
-        return await state.tokens.count(random.choice(up), [_sendable(turn) for turn in messages], template)
+        async with state.slots:
+            return await state.tokens.count(random.choice(up), [_sendable(turn) for turn in messages], template)
 
     async def _complete(self, messages: Messages, response_format: Mapping[str, Any] | None) -> JudgeReply:
         request = {"model": self.model, "messages": [_sendable(turn) for turn in messages], **self.sampling}
@@ -227,16 +232,18 @@ class JudgeClient:
                 await pool.wait(deadline - time.monotonic())
                 failure = pool.last_outage
                 continue
-            sent, last = sent + 1, replica
+            sent, last, began = sent + 1, replica, time.monotonic()
+            # A call that tries one that was gone keeps time for another: it may still be gone.
+            until = began + (deadline - began) / 2 if replica.trying and pool.idle_other(replica) else deadline
             try:
-                outcome = await self._send(request, replica, deadline)
+                outcome = await self._send(request, replica, until)
                 if isinstance(outcome, JudgeReply):
                     seconds = time.monotonic() - started
                     pool.worked(replica, outcome.seconds)
                     return replace(outcome, seconds=seconds, attempts=sent)
                 failure = outcome
                 backoff = min(FIRST_PAUSE_S * 2.0 ** min(tries, 30), LONGEST_PAUSE_S) * random.uniform(0.5, 1.5)
-                pool.failed(replica, failure, max(backoff, failure.retry_after or 0.0), FIRST_PAUSE_S)
+                pool.failed(replica, failure, max(backoff, failure.retry_after or 0.0), FIRST_PAUSE_S, began)
             finally:
                 pool.give_back(replica)
             if failure.kind not in RETRIED:
@@ -290,7 +297,7 @@ class JudgeClient:
         """Counters since the start (or unpickling) and latency percentiles in seconds.
 
         Keys: calls, ok, cached, retries, in_flight, prompt_tokens, completion_tokens,
-        ``error_<kind>`` for kinds that occurred, seconds_p50/p90/p99/max of calls that went
+        ``error_<kind>`` for kinds that occurred, cache_errors, seconds_p50/p90/p99/max of calls that went
         well, and `replicas`: the same by server and request (`ReplicaPool.stats`).
         """
         numbers: dict[str, Any] = dict.fromkeys(
@@ -323,13 +330,20 @@ class JudgeClient:
         return self._state
 
     async def _from_cache(self, request: dict[str, Any]) -> JudgeReply | None:
-        found = await in_worker(lambda: self._open_cache().get(request))
+        try:
+            found = await in_worker(lambda: self._open_cache().get(request))
+        except sqlite3.Error:  # a full disk, a file that went away: the judge can still be asked
+            self._counts["cache_errors"] += 1
+            return None
         return replace(JudgeReply(**found), cached=True, attempts=0, seconds=0.0) if found else None
 
     async def _into_cache(self, request: dict[str, Any], state: _State) -> JudgeReply:
         reply = await self._in_turn(request, state)
-        if reply.error is None:
-            await in_worker(lambda: self._open_cache().put(request, asdict(reply)))
+        if reply.error is None and reply.text:
+            try:
+                await in_worker(lambda: self._open_cache().put(request, asdict(reply)))
+            except sqlite3.Error:
+                self._counts["cache_errors"] += 1
         return reply
 
     def _open_cache(self) -> ReplyCache:

@@ -103,10 +103,16 @@ class JudgedReward:
         self.skip_truncated = skip_truncated
         is_writer = record is None or isinstance(record, JudgeCallWriter)
         self.record = record if is_writer else JudgeCallWriter(record)
+        if self.record is not None:
+            self.record.check()
 
     def find(self, prompt: Prompt) -> Target:
         """What a response to `prompt` is judged against. Raises `NoTarget`."""
-        return prompt if isinstance(prompt, Target) else find_target(prompt, self.target)
+        if not isinstance(prompt, Target):
+            return find_target(prompt, self.target)
+        if not prompt.instruction.strip():
+            raise NoTarget("the Target's instruction is empty")
+        return prompt
 
     def messages(self, target: Target, response: str) -> list[dict[str, str]]:
         """What the judge is asked about `response`."""

@@ -40,7 +40,7 @@ _CACHED_TARGETS = 128
 _CACHED_CHARACTERS = 20_000
 
 # Written without spaces: each character counts as a word. Thai, Lao, Burmese, Khmer, kana, Han.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003347f"
 )
 _LAST_SIGN = 0x11FFF  # no Indic script lies further up
@@ -203,18 +203,18 @@ def _multiset_f1(predicted: Words, wanted: Words) -> dict[str, float]:
 
 @cache
 def _unicode_word() -> re.Pattern[str]:
-    """One word: a character of `_UNSPACED`, or a run of letters, digits and the vowel signs between them.
+    """One word: a character of `UNSPACED`, or a run of letters, digits and the vowel signs between them.
 
     `re` takes the vowel signs of Indic scripts for separators; that would cut Hindi words in pieces.
     """
-    letters = rf"[^\W_{_UNSPACED}]"
-    unspaced = re.compile(f"[{_UNSPACED}]")
+    letters = rf"[^\W_{UNSPACED}]"
+    unspaced = re.compile(f"[{UNSPACED}]")
     signs = "".join(
         char
         for char in map(chr, range(0x300, _LAST_SIGN + 1))
         if unicodedata.category(char) in ("Mc", "Mn") and not unspaced.match(char)
     )
-    return re.compile(rf"[{_UNSPACED}]|{letters}+(?:[{signs}]+{letters}*)*")
+    return re.compile(rf"[{UNSPACED}]|{letters}+(?:[{signs}]+{letters}*)*")
 
 
 def _unicode_words(text: str) -> list[str]:

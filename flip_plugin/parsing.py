@@ -41,6 +41,8 @@ _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _OPEN_FENCE = re.compile(r"\A```[\w-]*")
 # A brace that begins an object with a field; braces of prose and code are passed over.
 _OPENING = re.compile(r"\{(?=\s*+(?:[\"'`“”‘’]|[A-Za-z_][\w -]{0,80}:))")
+# What prompts show in place of an answer, and judges repeat.
+_NO_ANSWER = re.compile(r"[\s.…]*|<[^<>]{0,80}>|\[[^\[\]]{0,80}\]")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _SCORE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*10)?")
 _INDEX = re.compile(
@@ -178,7 +180,8 @@ def _last_readable(
 ) -> tuple[Any, dict[str, Any] | None, str | None]:
     """The value of the last holder that has a readable one; `whole`: the reply has objects at all."""
     problem = f"no readable JSON object with {keys[0]!r} in the reply" if whole else "no JSON object in the reply"
-    for holder in reversed(holders):
+    # The key as it was asked for goes before a looser spelling, wherever it stands.
+    for holder in reversed(sorted(holders, key=lambda holder: any(_plain(key) == keys[0] for key in holder))):
         value, complaint = reader(_value(holder, keys))
         if complaint is None:
             return value, holder, None
@@ -273,7 +276,12 @@ def _reasoning(holder: dict[str, Any] | None) -> str | None:
 def _instruction(value: Any) -> tuple[str | None, str | None]:
     if not isinstance(value, str):
         return None, f"the inferred instruction is of type {type(value).__name__}, not text"
-    return (value.strip(), None) if value.strip() else (None, "the inferred instruction is empty")
+    text = value.strip()
+    if not text:
+        return None, "the inferred instruction is empty"
+    if _NO_ANSWER.fullmatch(text):
+        return None, f"the inferred instruction is the format's own placeholder {text[:40]!r}"
+    return text, None
 
 
 def _score(value: Any) -> tuple[float | None, str | None]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class PromptSet:
     """The templates of one folder. Pickles; equal when the texts are equal."""
 
     templates: Mapping[str, str]
-    folder: str = ""
+    folder: str = field(default="", compare=False)
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> PromptSet:

@@ -78,6 +78,15 @@ class JudgeCallWriter:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()
 
+    def check(self) -> None:
+        """Make the folder. Raises ValueError when that, or a file in it, cannot be: at the start, not in mid-run."""
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"judge calls cannot be kept in {self.folder!r}: {error.strerror or error}") from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise ValueError(f"judge calls cannot be kept in {self.folder!r}: no right to write there")
+
     def _open(self) -> TextIO:
         if self._file is None or self._pid != os.getpid():
             os.makedirs(self.folder, exist_ok=True)
@@ -107,9 +116,24 @@ class ReplyCache:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         # Every statement is its own transaction; a busy neighbour is waited for.
         self._db = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        try:
+            self._to_wal()
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path} cannot be used as a cache of replies: {error}") from error
+
+    def _to_wal(self) -> None:
+        """SQLite does not wait for a neighbour that changes the mode of a new file at the same moment: we do."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     @staticmethod
     def key(request: dict[str, Any]) -> str:
@@ -146,6 +170,8 @@ def read_calls(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                     if not line.endswith("\n"):
                         break
                     raise ValueError(f"{file}:{number}: not JSON ({error})") from error
+                if not isinstance(call, dict) or not call.keys() >= {"id", "judge_type", "status"}:
+                    raise ValueError(f"{file}:{number}: not a judge call (those are what --record_calls_to keeps)")
                 yield call
 
 

@@ -34,6 +34,7 @@ class Replica:
     trying: bool = False
     failures: int = 0  # tries in a row that found nobody
     busy_until: float = 0.0
+    answered: float = 0.0  # when it last did
     counts: Counter[str] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
@@ -88,11 +89,12 @@ class ReplicaPool:
         self._answers(replica)
         replica.busy_until = 0.0
 
-    def failed(self, replica: Replica, failure: Failure, pause: float, first_rest: float) -> None:
+    def failed(self, replica: Replica, failure: Failure, pause: float, first_rest: float, sent: float = 0.0) -> None:
         """A request failed. `pause`: seconds to prefer others for; `first_rest`: before the first try of one down."""
         replica.counts[f"error_{failure.kind}"] += 1
         # A try at one that is down has found nobody, too, when its time ran out.
-        found_nobody = failure.unreachable or (replica.trying and failure.kind == "timeout")
+        silent = failure.kind == "timeout" and replica.answered < sent
+        found_nobody = failure.unreachable or silent
         if not found_nobody:
             self._answers(replica)
             if failure.kind in ("rate_limit", "server", "timeout"):
@@ -141,6 +143,7 @@ class ReplicaPool:
             replica.down = replica.trying = False
             self._wake()
         replica.failures = 0
+        replica.answered = time.monotonic()
 
     def _wake(self) -> None:
         for woken in self._waiting:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from flip_plugin.echo import ECHO_POLICIES
-from flip_plugin.metrics import get_similarity
+from flip_plugin.metrics import Similarity, get_similarity
 from flip_plugin.records import read_calls, rescore
 
 DESCRIPTION = """\
@@ -38,10 +38,26 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     similarity = get_similarity(args.similarity)
-    before, after, others = [], [], 0
     args.output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(f"{args.output}.partial")
-    with unfinished.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    try:
+        before, after, others = _rescored(args, similarity, unfinished)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    os.replace(unfinished, args.output)
+    print(f"recorded: {_mean(before)}\n{args.similarity}: {_mean(after)}")
+    if others:
+        print(f"{others} calls of other judge types left out", file=sys.stderr)
+    return 0
+
+
+def _rescored(args: argparse.Namespace, similarity: Similarity, path: Path) -> tuple[list[float], list[float], int]:
+    """The scores before and now, written to `path` by call, and how many calls were no FLIP's."""
+    from tqdm import tqdm
+
+    before, after, others = [], [], 0
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for call in tqdm(read_calls(args.input), unit="call", desc="rescored", delay=2):
             if call["judge_type"] != "flip":
                 others += 1
@@ -49,17 +65,12 @@ def run(args: argparse.Namespace) -> int:
             try:
                 new = rescore(call, similarity, args.echo)
             except ValueError as error:
-                unfinished.unlink()
                 raise ValueError(f"call {call['id']}: {error}") from error
             before += [call["score"]] if call["score"] is not None else []
             after += [new["score"]] if new["score"] is not None else []
             row = {"id": call["id"], "target": call["target"], "score_before": call["score"], **new}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(unfinished, args.output)
-    print(f"recorded: {_mean(before)}\n{args.similarity}: {_mean(after)}")
-    if others:
-        print(f"{others} calls of other judge types left out", file=sys.stderr)
-    return 0
+    return before, after, others
 
 
 def _mean(scores: list[float]) -> str:

@@ -97,7 +97,12 @@ class FlipReward(JudgedReward):
         parsed = parse_flip_reply(text)
         if parsed.instruction is None:
             return FlipResult(status="unparsed", reasoning=parsed.reasoning, error=parsed.problem)
-        similarity = float(self.similarity(parsed.instruction, target.instruction))
+        try:
+            similarity = float(self.similarity(parsed.instruction, target.instruction))
+        except (ValueError, ArithmeticError) as error:
+            # Somebody's function, on one text: the others' rewards were paid for.
+            problem = f"the similarity failed: {type(error).__name__}: {error}"
+            return FlipResult(status="unparsed", inferred_instruction=parsed.instruction, error=problem)
         return FlipResult(
             score=similarity,
             similarity=similarity,

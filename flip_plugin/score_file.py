@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     rows = read_rows(args.input)
+    reward = _reward(args)  # an option of no use is an error here, before anything is removed
     partial = Path(f"{args.output}.partial")
     if args.overwrite:
         args.output.unlink(missing_ok=True)
@@ -100,16 +101,19 @@ def run(args: argparse.Namespace) -> int:
             print(f"{args.output} already has all {len(rows)} rows", file=sys.stderr)
             return 0
         raise CommandError(f"{args.output} exists with fewer rows: remove it, or use --overwrite")
-    reward = _reward(args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     _check_settings(partial, reward, args)
     done = _kept(partial, rows) if partial.exists() else 0
     with partial.open("a", encoding="utf-8", errors="backslashreplace") as file:
         asyncio.run(_score_rows(reward, rows, done, file))
-    counts = _summary(partial)
+    counts, told = _summary(partial)
+    if counts["judge_error"] == counts.total():
+        with partial.open(encoding="utf-8") as lines:
+            said = json.loads(next(lines))["error"]
+        raise CommandError(f"the judge failed for every row ({said}). Run the same command again when it is back.")
     os.replace(partial, args.output)
     _settings_file(partial).unlink()
-    print(f"{args.output}: {counts}", file=sys.stderr)
+    print(f"{args.output}: {told}", file=sys.stderr)
     return 0
 
 
@@ -257,7 +261,8 @@ async def _score_rows(reward: JudgedReward, rows: list[dict[str, Any]], done: in
             await asyncio.gather(*(task for _, task in window), return_exceptions=True)
 
 
-def _summary(path: Path) -> str:
+def _summary(path: Path) -> tuple[Counter[str], str]:
+    """Rows by status, and the same as a line with the mean score."""
     counts: Counter[str] = Counter()
     scores = []
     with path.open(encoding="utf-8") as lines:
@@ -265,4 +270,4 @@ def _summary(path: Path) -> str:
             counts[row["status"]] += 1
             scores += [row["score"]] if row["score"] is not None else []
     mean = f", mean score {sum(scores) / len(scores):.4f}" if scores else ""
-    return ", ".join(f"{count} {status}" for status, count in counts.most_common()) + mean
+    return counts, ", ".join(f"{count} {status}" for status, count in counts.most_common()) + mean

@@ -31,6 +31,8 @@ class StubJudge:
         # Answers of POST /tokenize; None is a server without it.
         self.tokens: int | Callable[[dict[str, Any]], Any] | None = None
         self.counted: list[dict[str, Any]] = []
+        self.counting = self.most_counting = 0
+        self.ports: list[int] = []  # of the clients, one a request
         self._port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -64,6 +66,10 @@ class StubJudge:
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.counted.append({**body, "headers": dict(request.headers)})
+        self.counting += 1
+        self.most_counting = max(self.most_counting, self.counting)
+        await asyncio.sleep(0.005)
+        self.counting -= 1
         count = self.tokens(body) if callable(self.tokens) else self.tokens
         if count is None:
             return web.json_response({"detail": "Not Found"}, status=404)
@@ -73,6 +79,8 @@ class StubJudge:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
+        if request.transport is not None:
+            self.ports.append(request.transport.get_extra_info("peername")[1])
         answer = (
             self.handler(body) if self.handler else self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         )

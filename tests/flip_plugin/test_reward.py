@@ -1,3 +1,4 @@
+import json
 import pickle
 import subprocess
 import sys
@@ -307,9 +308,10 @@ def test_reply_cache_of_several_processes(tmp_path):
 
 
 def test_reading_damaged_records(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"id": 2}\n{"id"')
+    one, two = (json.dumps({"id": number, "judge_type": "flip", "status": "ok"}) for number in (1, 2))
+    (tmp_path / "a.jsonl").write_text(f'{one}\n{two}\n{{"id"')
     assert [call["id"] for call in read_calls(tmp_path)] == [1, 2]
-    (tmp_path / "a.jsonl").write_text('{"id": 1}\nnonsense\n{"id": 2}\n')
+    (tmp_path / "a.jsonl").write_text(f"{one}\nnonsense\n{two}\n")
     with pytest.raises(ValueError, match=r"a\.jsonl:2"):
         list(read_calls(tmp_path))
     with pytest.raises(FileNotFoundError):
