@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the new scores and print both means. Raises ValueError for calls that cannot be scored again so."""
-    from tqdm import tqdm
 
     similarity = get_similarity(args.similarity)
     args.output.parent.mkdir(parents=True, exist_ok=True)

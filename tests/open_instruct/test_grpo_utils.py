@@ -53,9 +53,7 @@ def test_token_logprobs_are_log_softmax_at_a_temperature():
     torch.testing.assert_close(token_logprobs(logits, tokens, 0.7), expected)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "expected"), [(0, 0.5), (1, 0.125), (2, np.exp(-0.5) - 1 + 0.5), (3, 0.5)]
-)
+@pytest.mark.parametrize(("estimator", "expected"), [(0, 0.5), (1, 0.125), (2, np.exp(-0.5) - 1 + 0.5), (3, 0.5)])
 def test_kl_estimators_by_hand(estimator, expected):
     value = kl_penalty(torch.tensor([-1.0]), torch.tensor([-1.5]), estimator)
     assert value.item() == pytest.approx(expected, rel=1e-5)
@@ -109,4 +107,3 @@ def test_gradient_of_the_clipped_loss_against_finite_differences():
     assert torch.autograd.gradcheck(
         lambda x: clipped_policy_loss(x, old, advantages, clip_lower=0.2, clip_higher=0.272)[0], (now,)
     )
-
