@@ -43,7 +43,7 @@ class EmbeddingSimilarity:
             raise ValueError(f"similarity 'embedding': set {MODEL_VARIABLE}, or name a model: embedding:ID_OR_FOLDER")
         if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
             needed = ", ".join(missing)
-            raise ImportError(f"similarity 'embedding' needs {needed}: pip install 'flip-plugin[embedding]'")
+            raise ImportError(f"similarity 'embedding' needs {needed}: pip install torch transformers")
         folder = os.path.expanduser(model)
         if model.startswith(("/", ".", "~")) and not os.path.isdir(folder):
             raise ValueError(f"similarity 'embedding': there is no folder {model}")

@@ -48,11 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contains", help="calls with this text in target, reply or request, in any case")
     parser.add_argument("--id", help="the call whose id begins so")
     parser.add_argument(
-        "--sort", choices=("score", "-score", "echo", "-echo", "seconds", "-seconds"), help="a minus: highest first"
+        "--sort",
+        choices=("score", "-score", "echo", "-echo", "seconds", "-seconds"),
+        help="a minus: highest first; what has none comes last",
     )
-    parser.add_argument("--limit", type=int, default=10, help="calls to show (10)")
+    parser.add_argument("--limit", type=_count, default=10, help="calls to show (10)")
     parser.add_argument("--full", action="store_true", help="whole texts, and the judge's reply as it came")
     parser.add_argument("--summary", action="store_true", help="counts, scores, tokens and times of the chosen calls")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 or more")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,9 +94,9 @@ def _sorted(calls: list[dict[str, Any]], sort: str | None) -> list[dict[str, Any
     if not sort:
         return calls
     key = sort.lstrip("-")
-    return sorted(
-        (call for call in calls if call[key] is not None), key=lambda call: call[key], reverse=sort.startswith("-")
-    )
+    known = [call for call in calls if call[key] is not None]
+    known.sort(key=lambda call: call[key], reverse=sort.startswith("-"))
+    return known + [call for call in calls if call[key] is None]
 
 
 def _print_call(console: Console, call: dict[str, Any], longest: int | None) -> None:

@@ -75,7 +75,7 @@ class JudgeClient:
     tries until then. `max_concurrency` bounds the requests in flight from this process.
     `thinking=False` asks a vLLM server's chat template not to think. `extra_body` is added
     to the request's body. `record` is called with (messages, reply) after every call.
-    Raises ValueError for a number out of range, and for a `cache_path` that is no cache.
+    Raises ValueError for a number out of range, an `api_base` that is no URL, a `cache_path` that is no cache.
     """
 
     def __init__(
@@ -98,6 +98,9 @@ class JudgeClient:
         if (max_attempts is not None and max_attempts < 1) or max_concurrency < 1 or timeout <= 0:
             raise ValueError("max_attempts and max_concurrency must be at least 1, and timeout above 0")
         self.model = model
+        for base in _split_bases(api_base):
+            if not str(base).startswith(("http://", "https://")):
+                raise ValueError(f"api_base {base!r} is no URL: it must look like http://127.0.0.1:8000/v1")
         self.api_bases = _split_bases(api_base) or self._bases_from_environment(model)
         self._api_key = api_key
         self.temperature = temperature
@@ -159,6 +162,11 @@ class JudgeClient:
         if self.record is not None:
             self.record(messages, reply)
         return reply
+
+    async def window(self, messages: Messages) -> int | None:
+        """The longest prompt with reply that the judge's vLLM server takes, in tokens; None when it does not say."""
+        await self.count_tokens(messages)
+        return self._state.tokens.window if self._state else None
 
     async def count_tokens(self, messages: Messages) -> int | None:
         """Tokens of `messages` as the judge's vLLM server counts them, ready for its reply.
@@ -227,7 +235,9 @@ class JudgeClient:
             replica = pool.take(avoid=last)
             if replica is None:
                 outage = min(outage, pool.outage)
-                if self._tried_enough(tries + pool.outage - outage) or time.monotonic() >= deadline:
+                # A server that has answered before is most likely being restarted: it is waited for.
+                hopeless = not pool.has_answered and self._tried_enough(tries + pool.outage - outage)
+                if hopeless or time.monotonic() >= deadline:
                     break
                 await pool.wait(deadline - time.monotonic())
                 failure = pool.last_outage

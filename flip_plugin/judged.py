@@ -25,8 +25,8 @@ from flip_plugin.target import NoTarget, Target, TargetChoice, find_target
 
 Prompt = str | Sequence[Mapping[str, Any]] | Target
 
-# Halvings of the response after the server itself said that the request is too long.
-MOST_HALVINGS = 2
+# Halvings of the response after the server itself said that the request is too long, and not how long it may be.
+MOST_HALVINGS = 6
 # Characters; the words of a longer response are counted in a thread, off the judge's loop.
 LONG_RESPONSE = 20_000
 
@@ -210,10 +210,13 @@ class JudgedReward:
             error = f"prompt and reply leave no room for the response in {limit}"
             return FlipResult(status="context_overflow", error=error), [], JudgeReply()
         messages, reply = await self._sent(target, shown)
-        for _ in range(MOST_HALVINGS):
-            # No window was given, or it was too large: the server knows its own.
-            shown = shorten(shown, estimate_tokens(shown) // 2)
-            if reply.error_kind != "context_overflow" or shown is None:
+        for attempt in range(1 + MOST_HALVINGS):
+            if reply.error_kind != "context_overflow":
+                break
+            # No window was given, or it was too large: the server knows its own, and if it does not say, halve.
+            fitted = await self._fitted_to_server(target, shown) if attempt == 0 else None
+            shown = fitted or shorten(shown, estimate_tokens(shown) // 2)
+            if shown is None:
                 break
             messages, reply = await self._sent(target, shown)
         return problem_of(reply), messages, reply
@@ -238,6 +241,20 @@ class JudgedReward:
             )
         except CannotCount:
             return shorten(visible, room)
+
+    async def _fitted_to_server(self, target: Target, shown: str) -> str | None:
+        """As much of the response as the server's own window has room for; None when it does not tell."""
+        window = await self.client.window(self.messages(target, ""))
+        if window is None:
+            return None
+        try:
+            return await shorten_counted(
+                shown,
+                window - self.client.max_tokens,
+                lambda text: self.client.count_tokens(self.messages(target, text)),
+            )
+        except CannotCount:
+            return None
 
     def _done(
         self,

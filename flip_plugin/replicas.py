@@ -58,6 +58,11 @@ class ReplicaPool:
         """0 while any replica is up, else how often even the luckiest of them was tried in vain."""
         return min((replica.failures for replica in self.replicas), default=0)
 
+    @property
+    def has_answered(self) -> bool:
+        """True when any of the replicas has ever answered."""
+        return any(replica.answered for replica in self.replicas)
+
     def take(self, avoid: Replica | None = None) -> Replica | None:
         """A replica for one request, to be given back; None when all are down and none is due for a try."""
         now = time.monotonic()

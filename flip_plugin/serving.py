@@ -16,6 +16,7 @@ runs; with a wildcard host Ray spreads them over the cluster's machines.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -232,6 +233,8 @@ def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[
         except OSError as error:
             for keeper in keepers:
                 keeper.close()
+            if isinstance(error, socket.gaierror):
+                raise JudgeServerError(f"--host {options.host} is no address of this machine.") from None
             raise JudgeServerError(
                 f"Port {port} on {options.host} cannot be used ({error.strerror or error}). "
                 f"Choose another; {count} replicas need as many ports, one after the other. 0: any free ones."

@@ -19,6 +19,8 @@ class TokenCounter:
     def __init__(self, model: str, api_key: str | None) -> None:
         self.model = model.removeprefix("hosted_vllm/")
         self.api_key = api_key
+        # The server's own, in tokens, once it has told.
+        self.window: int | None = None
         self._not_before = 0.0 if model.startswith("hosted_vllm/") else math.inf
 
     async def count(self, base: str, messages: Sequence[dict[str, Any]], template: Mapping[str, Any]) -> int | None:
@@ -55,4 +57,6 @@ class TokenCounter:
             self._not_before = max(self._not_before, time.monotonic() + REST_S)
             return None
         count = found.get("count") if isinstance(found, dict) else None
+        window = found.get("max_model_len") if isinstance(found, dict) else None
+        self.window = window if isinstance(window, int) and window > 0 else None
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None

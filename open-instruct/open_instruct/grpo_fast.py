@@ -47,11 +47,16 @@ def prepare(args: Args) -> Prepared:
     from transformers import AutoConfig
 
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
-    from open_instruct.ground_truth_utils import build_all_verifiers
+    from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
-    verifiers = build_all_verifiers(args)
+    try:
+        verifiers = build_all_verifiers(args)
+    except (PluginError, UnknownVerifier):
+        raise
+    except (ValueError, ImportError) as error:
+        raise FlagError(f"--flip_* or --llm_judge_*: {error}") from None
     unknown = [name for name in args.report_verifiers if name.lower() not in verifiers]
     if unknown:
         raise FlagError(f"--report_verifiers {' '.join(unknown)}: not among {', '.join(sorted(verifiers))}.")

@@ -55,9 +55,7 @@ class JudgeSpec:
         return [{"role": "user", "content": text}]
 
 
-def quality_messages(
-    *, input: str, output: str, label: str, prompts: PromptSet | None = None
-) -> list[dict[str, str]]:
+def quality_messages(*, input: str, output: str, label: str, prompts: PromptSet | None = None) -> list[dict[str, str]]:
     """The pointwise rating prompt: instruction and response, 1 to 10. `label` is not shown."""
     return (prompts or _prompts()).pointwise_messages(input, output)
 

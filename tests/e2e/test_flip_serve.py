@@ -135,6 +135,7 @@ def test_a_wide_host_asks_for_the_key_that_is_shown_once(serve, tmp_path):
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert not any(key in line for line in lines)
     sessions = servers(run)
+    assert sessions
     run.process.terminate()
     assert run.process.wait(60) == 0, run.output()
     assert run.left_behind() == [] and left_in(sessions) == []
@@ -155,6 +156,7 @@ def test_an_end_while_loading_leaves_nothing(serve, sent, code):
     while not any("spawn_main" in line for line in tagged_processes(run.tag)):  # the engine imports vLLM
         time.sleep(0.2)
     sessions = servers(run)
+    assert sessions
     run.process.send_signal(sent)
     assert run.process.wait(60) == code, run.output()
     assert run.left_behind() == [] and left_in(sessions) == []
@@ -167,6 +169,7 @@ def test_kill_9_while_serving_leaves_nothing(serve):
     run = serve(*SMALL)
     run.wait_for("Ctrl-C stops")
     sessions = servers(run)
+    assert sessions
     run.process.kill()
     run.process.wait(10)
     assert run.left_behind() == [] and left_in(sessions) == []

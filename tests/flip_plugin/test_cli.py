@@ -46,7 +46,7 @@ def test_every_row_once_in_order(score, judge, tmp_path, capsys):
     assert [row["score"] for row in out] == [1.0] * 20 + [None]
     assert out[20]["status"] == "empty_response"
     assert out[0].keys() >= set(FlipResult().to_dict()) | {"prompt", "response"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.settings"]
     assert "20 ok, 1 empty_response, mean score 1.0000" in capsys.readouterr().err
 
 
@@ -138,6 +138,8 @@ def test_rescore_and_inspect(score, judge, tmp_path, capsys):
     assert (by_status["ok"]["score_before"], by_status["ok"]["score"]) == (0.0, 1.0)
     assert by_status["empty_response"]["score"] is None
     assert "unicode_f1: mean 1.0000 over 3 scores" in capsys.readouterr().out
+    assert main(["inspect", record, "--sort", "score", "--limit", "9"]) == 0
+    assert "error: the response is empty" in capsys.readouterr().out.splitlines()[-2]  # what has no score comes last
     assert main(["inspect", record, "--status", "ok", "--sort=-score", "--limit", "2"]) == 0
     shown = capsys.readouterr()
     assert shown.out.count("inferred: “guess”") == 2

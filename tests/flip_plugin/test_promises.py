@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import socket
 import sqlite3
+import threading
 
 import pytest
 
@@ -153,6 +154,101 @@ def test_the_same_prompts_from_another_folder_are_equal(tmp_path):
 
 def write_rows(path, count):
     path.write_text("".join(json.dumps({"prompt": "guess", "response": f"r{i}"}) + "\n" for i in range(count)))
+
+
+def scoring(judge, tmp_path, *more):
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    return main(["score", *files, "--judge_model", "hosted_vllm/m", "--api_base", judge.base, *more])
+
+
+def test_rows_whose_judge_failed_are_asked_again_and_no_others(judge, tmp_path, capsys):
+    write_rows(tmp_path / "in.jsonl", 12)
+    judge.handler = lambda body: (
+        (400, "hiccup") if "r5\n" in str(body["messages"][1]["content"]) else ('{"INFERRED INSTRUCTION": "guess"}')
+    )
+    assert scoring(judge, tmp_path) == 0
+    assert "hiccup" in capsys.readouterr().err
+    first = (tmp_path / "out.jsonl").read_text().splitlines()
+    judge.handler, before = None, len(judge.requests)
+    judge.infers("guess")
+    assert scoring(judge, tmp_path) == 0
+    second = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["score"] for line in second] == [1.0] * 12
+    assert second[:5] + second[6:] == first[:5] + first[6:]
+    assert len(judge.requests) - before == 1
+    assert scoring(judge, tmp_path) == 0
+    assert "already has all 12 rows" in capsys.readouterr().err
+
+
+def test_a_finished_output_is_not_taken_for_another_judges(judge, tmp_path, capsys):
+    write_rows(tmp_path / "in.jsonl", 2)
+    assert scoring(judge, tmp_path) == 0
+    assert scoring(judge, tmp_path, "--similarity", "rouge_l") == 2
+    assert "other settings" in capsys.readouterr().err
+    assert scoring(judge, tmp_path, "--similarity", "rouge_l", "--overwrite") == 0
+
+
+def test_no_command_writes_over_its_input(judge, tmp_path, capsys):
+    write_rows(tmp_path / "in.jsonl", 2)
+    assert scoring(judge, tmp_path, "--output", str(tmp_path / "in.jsonl"), "--overwrite") == 2
+    assert scoring(judge, tmp_path, "--record_calls_to", str(tmp_path / "calls")) == 0
+    (record,) = (tmp_path / "calls").iterdir()
+    kept = record.read_text()
+    for output in (record, tmp_path / "calls" / "more.jsonl"):
+        assert main(["rescore", "--input", str(tmp_path / "calls"), "--output", str(output)]) == 2
+    assert main(["rescore", "--input", str(record), "--output", str(record)]) == 2
+    assert (record.read_text(), list((tmp_path / "calls").iterdir())) == (kept, [record])
+    assert len((tmp_path / "in.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "HOSTED_VLLM_API_KEY"), (404, "--judge_model"), (400, "Run the same command")]
+)
+def test_advice_fits_the_failure(judge, tmp_path, capsys, status, advice):
+    write_rows(tmp_path / "in.jsonl", 2)
+    judge.answers = [(status, "no")]
+    assert scoring(judge, tmp_path) == 2
+    assert advice in capsys.readouterr().err
+    assert scoring(judge, tmp_path, "--api_base", "127.0.0.1:8000") == 2
+    assert "no URL" in capsys.readouterr().err
+
+
+def test_a_server_that_is_started_again_is_waited_for(judge):
+    reward = flip(judge, timeout=20, max_attempts=2)
+    assert reward.score_batch(["guess"], ["x"])[0].score == 1.0
+    judge.die()
+    revival = threading.Timer(4, judge.revive)
+    revival.start()
+    try:
+        assert [result.score for result in reward.score_batch(["guess"] * 5, ["x"] * 5)] == [1.0] * 5
+    finally:
+        revival.join()
+
+
+async def test_without_a_window_the_servers_own_is_used(judge):
+    """The stub says 4096 with each count, and refuses more; it counts a token a character."""
+
+    def tokens(body):
+        return sum(len(turn["content"]) for turn in body["messages"])
+
+    judge.tokens = tokens
+    judge.handler = lambda body: (
+        '{"INFERRED INSTRUCTION": "guess"}'
+        if tokens(body) <= 4096 - 64
+        else ((400, "This model's maximum context length is 4096 tokens"))
+    )
+    result = await flip(judge, max_tokens=64).score("guess", "START " + "word " * 40_000 + "END")
+    assert (result.score, len(judge.requests)) == (1.0, 2)
+    assert 4096 - 64 - 200 < tokens(judge.requests[1]) <= 4096 - 64
+
+
+async def test_without_a_count_halves_are_tried_until_one_fits(judge):
+    judge.handler = lambda body: (
+        '{"INFERRED INSTRUCTION": "guess"}'
+        if len(str(body)) < 5_000
+        else ((400, "This model's maximum context length is 4096 tokens"))
+    )
+    assert (await flip(judge).score("guess", "START " + "word " * 30_000 + "END")).score == 1.0
 
 
 def test_options_are_read_before_anything_is_overwritten(judge, tmp_path):
