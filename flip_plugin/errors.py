@@ -26,21 +26,26 @@ LEAST_KEY, LEAST_ENVIRONMENT_KEY = 4, 8
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed request. `unreachable`: nobody answers at that address; `retry_after` is in seconds."""
+    """A failed request. `unreachable`: nobody answers at that address; `retry_after` is in seconds.
+
+    `ran_out`: our own time ran out, while a server's 408 or 504 is an answer.
+    """
 
     kind: str
     text: str
     unreachable: bool = False
     retry_after: float | None = None
+    ran_out: bool = False
 
 
 def classify(error: BaseException, *, timeout: float, keys: Iterable[str | None] = ()) -> Failure:
     """What `error` means. `timeout` is the call's deadline in seconds; `keys` never appear in the text."""
     kind, chain = error_kind(error), _chain(error)
     text = f"{type(error).__name__}: {_without_traceback(str(error))}" if str(error) else type(error).__name__
-    if kind == "timeout" and _waited(chain):
+    ran_out = kind == "timeout" and _waited(chain)
+    if ran_out:
         text = f"no reply within {timeout:g} s"
-    return Failure(kind, _redacted(text, keys)[:LONGEST_TEXT], _unreachable(chain), _retry_after(error))
+    return Failure(kind, _redacted(text, keys)[:LONGEST_TEXT], _unreachable(chain), _retry_after(error), ran_out)
 
 
 def error_kind(error: BaseException) -> str:

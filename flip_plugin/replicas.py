@@ -97,8 +97,8 @@ class ReplicaPool:
     def failed(self, replica: Replica, failure: Failure, pause: float, first_rest: float, sent: float = 0.0) -> None:
         """A request failed. `pause`: seconds to prefer others for; `first_rest`: before the first try of one down."""
         replica.counts[f"error_{failure.kind}"] += 1
-        # A try at one that is down has found nobody, too, when its time ran out.
-        silent = failure.kind == "timeout" and replica.answered < sent
+        # One that accepts and says nothing at all is as good as gone.
+        silent = failure.ran_out and replica.answered < sent
         found_nobody = failure.unreachable or silent
         if not found_nobody:
             self._answers(replica)

@@ -152,7 +152,7 @@ def test_weights_that_are_no_safetensors_are_not_read(tmp_path):
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # how Python marks a module that cannot be imported
-    with pytest.raises(ImportError, match=r"needs torch: pip install 'flip-plugin\[embedding\]'"):
+    with pytest.raises(ImportError, match=r"needs torch: pip install torch transformers"):
         get_similarity(f"embedding:{JUDGE}")
 
 

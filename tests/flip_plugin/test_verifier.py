@@ -192,14 +192,17 @@ async def test_a_thought_that_the_template_opened(upstream, response, missing, m
 
 
 async def test_upstream_never_sees_an_exception(upstream, monkeypatch, tmp_path, caplog):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("FLIP_RECORD_CALLS_TO", str(tmp_path / "file" / "calls"))
-    assert (await FlipVerifier(UpstreamConfig()).async_call([], "Leaves", ASKED)).score == 0.3
-    assert "judge_error: NotADirectoryError" in caplog.text
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("FLIP_RECORD_CALLS_TO", str(calls))
+    verifier = FlipVerifier(UpstreamConfig())
+    calls.rmdir()
+    calls.touch()  # the folder went away between the driver and the worker
+    assert (await verifier.async_call([], "Leaves", ASKED)).score == 0.3
+    assert "judge_error: ValueError: judge calls cannot be kept" in caplog.text
     assert caplog.records[0].exc_info
     monkeypatch.setattr(upstream, "_reward", FlipReward("hosted_vllm/m", similarity=lambda *_: float("nan")))
     result = await upstream.async_call([], "Leaves", ASKED)
-    assert (result.score, result.reasoning) == (0.3, "judge_error")
+    assert (result.score, result.reasoning) == (0.3, "unparsed")
 
 
 async def test_upstream_asks_until_the_timeout(upstream, judge, monkeypatch):
