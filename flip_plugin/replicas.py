@@ -66,8 +66,10 @@ class ReplicaPool:
     def take(self, avoid: Replica | None = None) -> Replica | None:
         """A replica for one request, to be given back; None when all are down and none is due for a try."""
         now = time.monotonic()
-        due = [r for r in self.replicas if r.down and not r.trying and r.next_try <= now]
         up = [r for r in self.replicas if not r.down]
+        # Whoever has just tried one in vain leaves the next try to another call, and gets an answer elsewhere.
+        may_try = [r for r in self.replicas if r is not avoid or not up]
+        due = [r for r in may_try if r.down and not r.trying and r.next_try <= now]
         if due:
             chosen = min(due, key=lambda replica: replica.next_try)
             chosen.trying = True

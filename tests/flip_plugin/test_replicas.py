@@ -200,3 +200,14 @@ async def test_a_cancelled_try_leaves_the_door_open():
     pool.give_back(replica)  # cancelled: neither worked nor failed
     await asyncio.wait_for(waiting, 1)
     assert pool.take() is replica
+
+
+def test_a_call_that_tried_in_vain_does_not_try_again_while_another_is_up():
+    pool = ReplicaPool(["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"])
+    gone, up = pool.replicas
+    gone.outstanding += 1
+    pool.failed(gone, REFUSED, 0.1, 0.0)
+    pool.give_back(gone)
+    assert pool.take(avoid=gone) is up
+    assert pool.take(avoid=up) is gone
+    assert pool.take() is up
