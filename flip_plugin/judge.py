@@ -32,6 +32,7 @@ from flip_plugin.errors import RETRIED, Failure, classify, error_kind
 from flip_plugin.lite import import_litellm, imported, unlogged
 from flip_plugin.records import ReplyCache
 from flip_plugin.replicas import Replica, ReplicaPool, percentiles
+from flip_plugin.reply import JudgeReply, read_reply
 from flip_plugin.sync import allow_blocking_calls, in_worker, judge_loop, on_judge_loop, run_sync
 from flip_plugin.tokens import TokenCounter
 
@@ -41,29 +42,9 @@ Messages = Sequence[dict[str, Any]]
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 8.0
-# LiteLLM's own time-out knows what it waited for; ours, this much later, ends what it overlooks.
+# Of a call's first request LiteLLM's own time-out comes first, and says what it waited for; ours ends all others.
 GRACE_S = 0.1
 HOSTED = "hosted_vllm/"
-
-
-@dataclass(frozen=True)
-class JudgeReply:
-    """What came back. `text` is None when `error` is set, or when the judge sent no content.
-
-    `usage` counts tokens (``prompt_tokens``, ``completion_tokens``, and ``reasoning_tokens``
-    where the server says so); `seconds` runs from the first request to the end;
-    `attempts` is the number of requests sent.
-    """
-
-    text: str | None = None
-    finish_reason: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    attempts: int = 0
-    api_base: str | None = None
-    cached: bool = False
-    error: str | None = None
-    error_kind: str | None = None
 
 
 class JudgeClient:
@@ -98,10 +79,10 @@ class JudgeClient:
         if (max_attempts is not None and max_attempts < 1) or max_concurrency < 1 or timeout <= 0:
             raise ValueError("max_attempts and max_concurrency must be at least 1, and timeout above 0")
         self.model = model
-        for base in _split_bases(api_base):
-            if not str(base).startswith(("http://", "https://")):
-                raise ValueError(f"api_base {base!r} is no URL: it must look like http://127.0.0.1:8000/v1")
         self.api_bases = _split_bases(api_base) or self._bases_from_environment(model)
+        for base in self.api_bases:
+            if not str(base).startswith(("http://", "https://")):
+                raise ValueError(f"the judge's address {base!r} is no URL: it must look like http://127.0.0.1:8000/v1")
         self._api_key = api_key
         self.temperature = temperature
         self.max_tokens = max_tokens
@@ -301,7 +282,7 @@ class JudgeClient:
                     )
         except (OpenAIError, TimeoutError, OSError) as error:
             return classify(error, timeout=self.timeout, keys=[self._api_key])
-        return _reply(raw, time.monotonic() - sent, replica.url)
+        return read_reply(raw, time.monotonic() - sent, replica.url)
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start (or unpickling) and latency percentiles in seconds.
@@ -385,24 +366,6 @@ def _sendable(turn: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content, str) or content.isascii():
         return dict(turn)
     return {**turn, "content": content.encode("utf-8", "replace").decode("utf-8")}
-
-
-def _reply(raw: Any, seconds: float, url: str | None) -> JudgeReply:
-    choice = raw.choices[0] if raw.choices else None
-    spent = getattr(raw, "usage", None)
-    usage = {name: _tokens(spent, name) for name in ("prompt_tokens", "completion_tokens")} if spent else {}
-    reasoning = _tokens(getattr(spent, "completion_tokens_details", None), "reasoning_tokens")
-    return JudgeReply(
-        text=choice.message.content if choice else None,
-        finish_reason=choice.finish_reason if choice else None,
-        usage={**usage, "reasoning_tokens": reasoning} if reasoning else usage,
-        seconds=seconds,
-        api_base=url,
-    )
-
-
-def _tokens(usage: Any, name: str) -> int:
-    return max(getattr(usage, name, 0) or 0, 0)
 
 
 def _split_bases(api_base: str | list[str] | None) -> list[str | None]:

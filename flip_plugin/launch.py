@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flip_plugin.settings import MISSING_SCORE, VARIABLES, missing_score, options_from_env
+from flip_plugin.settings import MISSING_SCORE, VARIABLES, missing_score, options_from_env, switch
 
 PACKAGE = "open_instruct"
 HOOKED = f"{PACKAGE}.ground_truth_utils"
@@ -41,7 +41,6 @@ NOT_OFFERED = {"api_key", "target", "skip_truncated"}
 PATHS = {"prompts", "cache_path", "record"}
 # Upstream's verifiers see the response alone, not the template that came before it.
 PROMPT_OPENS_THINK = "FLIP_PROMPT_OPENS_THINK"
-SWITCH = {"true": True, "1": True, "false": False, "0": False, "": False}
 # Variable -> what it is, for those that are no option of `FlipReward`.
 HERE_ALONE = {
     MISSING_SCORE: "what a sample gets whose judgement failed (default 0)",
@@ -164,9 +163,10 @@ def set_environment(given: Mapping[str, str | None], environ: Any = os.environ) 
 def prompt_opens_think(environ: Mapping[str, str] = os.environ) -> bool:
     """``FLIP_PROMPT_OPENS_THINK``, False by default. Raises ValueError when it is neither true nor false."""
     text = environ.get(PROMPT_OPENS_THINK, "")
-    if text.lower() not in SWITCH:
-        raise ValueError(f"{PROMPT_OPENS_THINK}={text!r} is neither true nor false")
-    return SWITCH[text.lower()]
+    try:
+        return switch(text or "false")
+    except ValueError:
+        raise ValueError(f"{PROMPT_OPENS_THINK}={text!r} is neither true nor false") from None
 
 
 def set_paths(root: Path, script: Path) -> None:

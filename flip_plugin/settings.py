@@ -14,7 +14,8 @@ from typing import Any
 MISSING_SCORE = "FLIP_MISSING_SCORE"
 
 
-def _switch(text: str) -> bool:
+def switch(text: str) -> bool:
+    """``true``, ``1``, ``yes``, ``on`` and their opposites, in any case. Raises ValueError for anything else."""
     known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if text.strip().lower() not in known:
         raise ValueError("true or false is wanted")
@@ -28,10 +29,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "api_key": ("FLIP_API_KEY", str, "key of the judge's server"),
     "similarity": ("FLIP_SIMILARITY", str, "f1, unicode_f1, rouge_l, embedding:MODEL, ..."),
     "echo": ("FLIP_ECHO", str, "report, strip or penalise what a response repeats of its instruction"),
-    "reasoning": ("FLIP_REASONING", _switch, "ask for reasoning before the answer"),
+    "reasoning": ("FLIP_REASONING", switch, "ask for reasoning before the answer"),
     "preset": ("FLIP_PRESET", str, "paper: the published settings"),
     "prompts": ("FLIP_PROMPTS", str, "folder of *.prompt files"),
-    "schema": ("FLIP_SCHEMA", _switch, "ask for structured output"),
+    "schema": ("FLIP_SCHEMA", switch, "ask for structured output"),
     "target": ("FLIP_TARGET", str, "auto, user or system"),
     "temperature": ("FLIP_TEMPERATURE", float, "of the judge"),
     "max_tokens": ("FLIP_MAX_TOKENS", int, "of the judge's reply"),
@@ -40,10 +41,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "max_concurrency": ("FLIP_MAX_CONCURRENCY", int, "requests in flight"),
     "max_attempts": ("FLIP_MAX_ATTEMPTS", int, "requests a call"),
     "seed": ("FLIP_SEED", int, "of the judge's sampling"),
-    "thinking": ("FLIP_THINKING", _switch, "let the judge think first"),
+    "thinking": ("FLIP_THINKING", switch, "let the judge think first"),
     "cache_path": ("FLIP_CACHE", str, "SQLite file that keeps replies"),
     "record": ("FLIP_RECORD_CALLS_TO", str, "folder for the judge calls"),
-    "skip_truncated": ("FLIP_SKIP_TRUNCATED", _switch, "no score for a response that was cut off"),
+    "skip_truncated": ("FLIP_SKIP_TRUNCATED", switch, "no score for a response that was cut off"),
 }
 
 

@@ -213,6 +213,12 @@ def test_advice_fits_the_failure(judge, tmp_path, capsys, status, advice):
     assert "no URL" in capsys.readouterr().err
 
 
+def test_an_address_from_the_environment_must_be_a_url_too(monkeypatch):
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:8000/v1,127.0.0.1:8001")
+    with pytest.raises(ValueError, match=r"'127\.0\.0\.1:8001' is no URL"):
+        FlipReward("hosted_vllm/m")
+
+
 def test_a_server_that_is_started_again_is_waited_for(judge):
     reward = flip(judge, timeout=20, max_attempts=2)
     assert reward.score_batch(["guess"], ["x"])[0].score == 1.0
