@@ -28,7 +28,7 @@ def policy_logprobs(
     *,
     chunk_size: int = 0,
     with_entropy: bool = False,
-    linear_head: bool | None = None,
+    linear_head: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Of a packed batch's N response tokens, row by row: log-probabilities (N,) and entropies (N,) or None, in nats.
 
@@ -36,13 +36,13 @@ def policy_logprobs(
     with each sample, and at each token of padding: transformers reads the packs' borders from that, and
     builds the mask that the model's layers ask for (sliding windows, flash attention). The output head
     runs on the positions that predict response tokens alone, `chunk_size` at a time (0: all at once).
-    Entropies are those of the distribution at `temperature`, and carry no gradient. Models that do
-    something to their logits after the head (`head_is_linear`) go through their own forward pass, whole.
+    Entropies are those of the distribution at `temperature`, and carry no gradient. Models that do something
+    to their logits after the head (`linear_head` False) go through their own forward pass, whole.
     """
     inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     predicted = batch["response_mask"][:, 1:] > 0
     tokens = batch["input_ids"][:, 1:][predicted]
-    if not (head_is_linear(model) if linear_head is None else linear_head):
+    if not linear_head:
         logits = model(**inputs).logits[:, :-1][predicted]
         return logprobs_of_logits(logits, tokens, temperature, with_entropy)
     hidden = model.get_decoder()(**inputs).last_hidden_state[:, :-1][predicted]
@@ -90,13 +90,7 @@ def worthwhile_chunk(chunk_size: int, vocabulary: int) -> int:
 
 
 def head_is_linear(model: Any) -> bool:
-    """False for models that scale or cap their logits after the head; those keep their own forward."""
-    names = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-    return not any(getattr(model.config, name, None) for name in names)
-
-
-def head_reproduces_logits(model: Any) -> bool:
-    """Whether head(decoder(x)) is what the whole model returns, tried on two tokens; False: do as `head_is_linear`."""
+    """Whether the logits are head(decoder(x)): tried on two tokens. Models that scale or cap them say no."""
     ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits
@@ -207,3 +201,20 @@ def _scaled_logits(
     """Fresh memory, at least float32: (C, H) -> (C, V)."""
     logits = _upcast(torch.nn.functional.linear(hidden, weight, bias))
     return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+class Policy(torch.nn.Module):
+    """A model as the learner calls it, and as DeepSpeed wraps it: a micro-batch's inputs -> `policy_logprobs`."""
+
+    def __init__(self, model: Any, temperature: float, *, chunk_size: int = 0, with_entropy: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature, self.with_entropy = temperature, with_entropy
+        self.chunk_size = worthwhile_chunk(chunk_size, model.config.get_text_config().vocab_size)
+        self.linear_head = head_is_linear(model)
+
+    def forward(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return policy_logprobs(
+            self.model, inputs, self.temperature,
+            chunk_size=self.chunk_size, with_entropy=self.with_entropy, linear_head=self.linear_head,
+        )  # fmt: skip
