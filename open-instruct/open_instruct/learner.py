@@ -152,13 +152,15 @@ class PolicyTrainerRayProcess:
         self.sender.send(version)
         return time.perf_counter() - start
 
-    def step(self, batch: PackedBatch) -> dict[str, float]:
-        """Train on one step's packs; returns sums over this rank's response tokens, `tokens`, and plain values.
+    def step(self, batches: list[PackedBatch]) -> dict[str, float]:
+        """Train on a step's mini-batches, an optimiser step each; returns sums over this rank's response tokens,
+        `tokens`, and plain values.
 
         See `mean_over_tokens` for what is what.
         """
         start = time.perf_counter()
-        micro_batches = list(self._micro_batches(batch))
+        mini_batches = [list(self._micro_batches(batch)) for batch in batches]
+        micro_batches = [micro for mini_batch in mini_batches for micro in mini_batch]
         passes = self.args.num_mini_batches * self.args.num_epochs
         if passes > 1:  # with a single pass the old policy is the one that is about to be updated
             for micro in micro_batches:
@@ -168,8 +170,8 @@ class PolicyTrainerRayProcess:
                 micro["ref_logprobs"] = self._without_grad(self.reference, micro)
         totals: dict[str, float] = {}
         for _ in range(self.args.num_epochs):
-            for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
-                self._update([micro_batches[i] for i in mini_batch], totals)
+            for mini_batch in mini_batches:
+                self._update(mini_batch, totals)
         return totals | {
             "lr": self.engine.get_lr()[0],
             "optim/grad_norm": self.grad_norm,
