@@ -18,7 +18,7 @@ import numpy as np
 from open_instruct.config import Args
 from open_instruct.data_types import Group, SamplingConfig, StepData
 from open_instruct.rewards import JudgeFailure, RowScorer, check_invalid_share
-from open_instruct.rl_utils import TrainingSample, pack_samples
+from open_instruct.rl_utils import TrainingSample, pack_mini_batches
 from open_instruct.rollout_metrics import group_metrics
 from open_instruct.rollouts import RolloutWriter
 
@@ -117,8 +117,11 @@ class DataPreparationActor:
         training, counts = training_samples(groups, self.args)
         if self.writer:
             self.writer.write(groups, training_step=step + 1, split="train")
-        batches = pack_samples(
+        batches = pack_mini_batches(
             training,
+            num_mini_batches=self.args.num_mini_batches,
+            seed=self.args.seed,
+            step=step,
             pack_length=self.args.pack_length,
             num_learners=self.args.world_size,
             pad_token_id=self.pad_token_id,

@@ -61,7 +61,7 @@ class Group:
 
 @dataclass
 class PackedBatch:
-    """One learner's share of a step: packs of several samples each, padded to one length.
+    """One learner's share of a mini-batch: packs of several samples each, padded to one length.
 
     Lists of P packs, each of L integers or floats (L = pack length):
     `input_ids`, `position_ids`, `segment_ids` (0 is padding, samples count from 1),
@@ -79,8 +79,12 @@ class PackedBatch:
 
 @dataclass
 class StepData:
-    """A training step as the data side hands it over: a batch for each learner, and what it measured."""
+    """A training step as the data side hands it over, and what it measured.
+
+    `batches[rank][i]` is mini-batch i of learner `rank`; all learners have as many mini-batches, and as many
+    packs in each.
+    """
 
     step: int
-    batches: list[PackedBatch]
+    batches: list[list[PackedBatch]]
     metrics: dict[str, float | None] = field(default_factory=dict)

@@ -40,7 +40,11 @@ class RowScorer:
 
     async def _score(self, row: dict[str, Any], sample: Sample, response: str) -> ScoredSample:
         start = time.perf_counter()
-        state = {"messages": row["messages"], "finish_reason": sample.finish_reason}
+        state = {
+            "messages": row["messages"],
+            "finish_reason": sample.finish_reason,
+            "prompt_opens_think": self._opens_think(row),
+        }
         result = await self.reward_config.score_sample(
             response, sample.token_ids, row["ground_truth"], row["dataset"], row["prompt"], state
         )
@@ -57,6 +61,10 @@ class RowScorer:
             reported=await self._report(row, sample, response, state),
             judge_seconds=judged,
         )
+
+    def _opens_think(self, row: dict[str, Any]) -> bool:
+        """Templates of thinking models open the block in the prompt, so responses only close it."""
+        return self._tokenizer.decode(row["input_ids_prompt"][-8:]).rstrip().endswith("<think>")
 
     async def _report(
         self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]
