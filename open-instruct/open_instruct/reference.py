@@ -36,8 +36,8 @@ class CopiedReference:
             import deepspeed
 
             config = deepspeed_config(args, dtype=dtype, on_cpu=on_cpu)
-            # `update` writes to the shards: no parameter may be kept whole, or in a second shard, besides.
-            config["zero_optimization"] |= {"stage3_param_persistence_threshold": 0, "zero_hpz_partition_size": 1}
+            # `update` writes to the shards: no parameter may be kept whole besides.
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
             config["zero_optimization"].pop("offload_optimizer", None)
             self._call, *_ = deepspeed.initialize(model=self._copy, config=config)
             self._call.eval()
@@ -55,6 +55,7 @@ class CopiedReference:
         with torch.no_grad():
             for own, new in zip(self._copy.parameters(), self._policy.parameters(), strict=True):
                 _local(own).lerp_(_local(new).to(_local(own)), alpha)
+                _forget_second_shard(own)
 
     def state(self) -> dict[str, Any] | None:
         return {name: _local(p).cpu().clone() for name, p in self._copy.named_parameters()} if self._moved else None
@@ -66,6 +67,7 @@ class CopiedReference:
         with torch.no_grad():
             for name, parameter in self._copy.named_parameters():
                 _local(parameter).copy_(state[name])
+                _forget_second_shard(parameter)
 
 
 class BaseModelReference:
@@ -93,6 +95,12 @@ class BaseModelReference:
 def _local(parameter: Any) -> Any:
     """The part of a parameter that this rank keeps: all of it, or its shard under ZeRO-3."""
     return parameter.ds_tensor if hasattr(parameter, "ds_id") else parameter.data
+
+
+def _forget_second_shard(parameter: Any) -> None:
+    """With `--deepspeed_zpg` DeepSpeed gathers from a second shard; it makes that anew from the first."""
+    if getattr(parameter, "ds_secondary_tensor", None) is not None:
+        parameter.ds_secondary_tensor = None
 
 
 def needs_reference(args: Args) -> bool:
