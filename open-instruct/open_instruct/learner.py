@@ -108,14 +108,18 @@ class PolicyTrainerRayProcess:
         }
 
     def _load(self, dtype: str) -> Any:
+        from open_instruct.learner_optim import deepspeed_config
         from open_instruct.model_utils import disable_dropout, load_policy
 
+        args = self.args
+        sharded = args.deepspeed_stage == 3
         model = load_policy(
-            self.args.model_name_or_path,
-            revision=self.args.model_revision,
+            args.model_name_or_path,
+            revision=args.model_revision,
             dtype=dtype,
-            attn_implementation=self.args.attn_implementation,
+            attn_implementation=args.attn_implementation,
             device=self.device,
+            shard_config=deepspeed_config(args, dtype=dtype, on_cpu=self.on_cpu) if sharded else None,
         )
         disable_dropout(model)
         return model
