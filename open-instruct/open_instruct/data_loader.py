@@ -55,7 +55,8 @@ class DataPreparationActor:
         self.args, self.rows, self.eval_rows, self.engines = args, rows, eval_rows, engines
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self.order = PromptOrder(len(rows), args.seed)
-        self.writer = RolloutWriter(args.output_dir, resume_step) if args.save_traces else None
+        self.writer = RolloutWriter(rollouts_folder(args), token_ids=args.save_token_ids) if args.save_traces else None
+        self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
         self._steps: dict[int, list[asyncio.Task[Group]]] = {}
         self._next_step: int | None = None
         self._load = [0] * len(engines)

@@ -254,6 +254,9 @@ class RunConfig:
     checkpoint_state_freq: int = flag(200, "write a resumable state every so many steps; -1: at the end only")
     checkpoint_state_dir: str | None = flag(None, "where states go; not given: OUTPUT_DIR/state")
     keep_last_n_checkpoints: int = flag(3, "how many Hugging Face checkpoints and states are kept; -1: all")
+    stop_patience: int = flag(
+        30, "seconds that SIGTERM or Ctrl-C leave for ending the step and writing a state; 0: stop at once"
+    )
     with_tracking: bool = flag(False, "log to Weights & Biases, too (WANDB_MODE=offline needs no account)")
     wandb_project_name: str = flag("open_instruct", "Weights & Biases and trackio project", "wandb_project")
     wandb_entity: str | None = flag(None, "Weights & Biases user or team")

@@ -16,6 +16,8 @@ import numpy as np
 
 from open_instruct.config import Args
 from open_instruct.data_types import PackedBatch
+from open_instruct.learner_calls import Whereabouts, whereabouts
+from open_instruct.learner_state import FileSums, load_rank, save_rank
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
 
@@ -271,15 +273,22 @@ class PolicyTrainerRayProcess:
             tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
             save_checkpoint(self.model, tokenizer, Path(folder), state)
 
-    def save_state(self, folder: str, step: int) -> None:
-        """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
-        self.engine.save_checkpoint(folder, tag=f"step_{step}", client_state={"training_step": step})
+    def save_state(self, folder: str) -> FileSums:
+        """Write this rank's part of a resumable state; every rank must call it."""
+        return save_rank(self, folder)
 
     def load_state(self, folder: str, step: int) -> None:
         """Take up the state that was saved after `step` steps; every rank must call it."""
-        path, _ = self.engine.load_checkpoint(folder, tag=f"step_{step}")
-        if path is None:
-            raise FileNotFoundError(f"{folder}/step_{step} holds no state that DeepSpeed can load")
+        load_rank(self, folder)
+        self.training_step = step
+
+    def sees(self, folder: str) -> bool:
+        """Whether `folder` is there on this learner's machine."""
+        return Path(folder).is_dir()
+
+    def whereabouts(self) -> Whereabouts:
+        """Where this learner runs and logs, for when it is no longer there to be asked."""
+        return whereabouts()
 
     def logprobs_of(self, token_ids: list[int]) -> list[float]:
         """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from open_instruct.checkpoints import replace_folder, sync_tree
+
 
 def resolve_dtype(name: str, *, on_cpu: bool) -> str:
     """ "auto" -> float32 on a CPU, where it costs little and agrees exactly with the learner, else bfloat16."""
@@ -81,13 +83,5 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path, state_dict: dict[s
     partial.mkdir(parents=True)
     model.save_pretrained(partial, state_dict=state_dict, safe_serialization=True)
     tokenizer.save_pretrained(partial)
+    sync_tree(partial)
     replace_folder(partial, folder)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; a reader sees the old one or the new one, never a mixture."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
