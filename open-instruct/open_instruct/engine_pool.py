@@ -187,9 +187,7 @@ class EnginePool:
             await asyncio.sleep(pause)
             pause *= 2
             slot.restarts += 1
-            logger.warning(
-                "policy engine %d: restart %d of %d", slot.index, slot.restarts, self._engines.max_restarts
-            )
+            logger.warning("policy engine %d: restart %d of %d", slot.index, slot.restarts, self._engines.max_restarts)
             try:
                 await self._start(slot)
             except (*engine_gone(), *failed_start()) as failure:

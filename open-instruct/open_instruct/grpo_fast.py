@@ -110,7 +110,7 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, live_nodes, node_capacities, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
     from open_instruct.rewards import RowScorer
 
@@ -137,10 +137,12 @@ def run(args: Args) -> None:
         signal.signal(signal.SIGTERM, _terminated)  # Ray has put its own in its place
     cluster = Cluster()
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in live_nodes()]
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
+        if len(nodes) > 1:
+            logger.info("%s", plan.describe_nodes(*node_capacities(on_cpu=on_cpu)))
         scorer = make_scorer(args, prepared, RowScorer)
         cluster = start_all(
             args,
@@ -231,12 +233,13 @@ class TrainingLoop:
         results = ray.get([w.step.remote(batch) for w, batch in zip(cluster.learners, data.batches, strict=True)])
         self.updates = number
         self._flush()  # an evaluation must be over before the engines change
-        sync = ray.get([w.sync_weights.remote(number) for w in cluster.learners])
+        sync = cluster.get([w.sync_weights.remote(number) for w in cluster.learners])
         ray.get(cluster.prep.weights_synced.remote(number))
         metrics = {
             "episode": number * args.samples_per_step,
             **data.metrics,
             **mean_over_tokens(results),
+            **cluster.metrics(data.metrics),
             "time/weight_sync": max(sync),
             "time/total": time.perf_counter() - self._step_started,
         }

@@ -90,9 +90,9 @@ def _await(handle: Any, patience: float, sentence: str) -> None:
         return
     logger.info("waiting up to %.0f s for places that others hold", patience)
     if not handle.wait(max(patience - first, 0.0)):
-        free = ", ".join(f"{amount:g} {name}" for name, amount in sorted(ray.available_resources().items())
-                         if name in ("CPU", "GPU"))  # fmt: skip
-        raise FlagError(f"{sentence} Free on the whole cluster: {free or 'nothing'}. `ray status` shows who holds what.")
+        there = ray.available_resources()
+        free = ", ".join(f"{there[name]:g} {name}" for name in ("GPU", "CPU") if there.get(name)) or "nothing"
+        raise FlagError(f"{sentence} Free on the whole cluster: {free}. `ray status` shows who holds what.")
 
 
 def _sentence(group: Group, patience: float) -> str:
