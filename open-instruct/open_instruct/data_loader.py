@@ -17,6 +17,7 @@ import numpy as np
 
 from open_instruct.config import Args
 from open_instruct.data_types import Group, SamplingConfig, StepData
+from open_instruct.engine_pool import EngineKeeper, EnginePool, EngineSet
 from open_instruct.rewards import JudgeFailure, RowScorer, check_invalid_share
 from open_instruct.rl_utils import TrainingSample, pack_samples
 from open_instruct.rollout_metrics import group_metrics
@@ -39,36 +40,38 @@ class PromptOrder:
         return int(self._order[offset])
 
 
-class DataPreparationActor:
+class DataPreparationActor(EngineKeeper):
     """Rows in, `StepData` out. All methods are coroutines on one loop, beside the judge's client."""
 
     def __init__(
         self,
         args: Args,
-        engines: list[Any],
+        engines: EngineSet,
         rows: list[dict[str, Any]],
         eval_rows: list[dict[str, Any]],
         scorer: RowScorer,
         pad_token_id: int,
         resume_step: int | None = None,
     ) -> None:
-        self.args, self.rows, self.eval_rows, self.engines = args, rows, eval_rows, engines
+        self.args, self.rows, self.eval_rows = args, rows, eval_rows
+        self.engines = EnginePool(engines)
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self.order = PromptOrder(len(rows), args.seed)
         self.writer = RolloutWriter(rollouts_folder(args), token_ids=args.save_token_ids) if args.save_traces else None
         self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
         self._steps: dict[int, list[asyncio.Task[Group]]] = {}
         self._next_step: int | None = None
-        self._load = [0] * len(engines)
 
     async def ready(self) -> bool:
         """Load what the scorer needs, so that the first step does not wait for it."""
         self.scorer.warm_up()
         return True
 
-    async def use_judge(self, urls: list[str]) -> None:
-        """Where the run's own judge servers are; to be called before the first step."""
-        os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)  # read when the judge's client is made
+    async def use_judge(self, urls: list[str], keys: dict[str, str]) -> None:
+        """Where the run's own judge servers are, if it has any, and API keys; to be called before the first step."""
+        os.environ |= keys  # read when the judge's client is made, as the next
+        if urls:
+            os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)
 
     async def weights_synced(self, version: int) -> None:
         """The engines hold weights of this version: start what may now be generated."""
@@ -99,12 +102,7 @@ class DataPreparationActor:
         return Group(row, scored, generated - start, time.perf_counter() - generated)
 
     async def _generate(self, prompt_ids: list[int], sampling: SamplingConfig) -> Any:
-        engine = min(range(len(self.engines)), key=self._load.__getitem__)
-        self._load[engine] += sampling.n
-        try:
-            return await self.engines[engine].generate.remote(list(prompt_ids), sampling)
-        finally:
-            self._load[engine] -= sampling.n
+        return await self.engines.generate(prompt_ids, sampling)
 
     async def get_step(self, step: int) -> StepData:
         """Wait for a step's groups; advantages, packing, rollouts on disk.
@@ -124,7 +122,7 @@ class DataPreparationActor:
             num_learners=self.args.world_size,
             pad_token_id=self.pad_token_id,
         )
-        metrics = group_metrics(groups, prefix="objective") | counts
+        metrics = group_metrics(groups, prefix="objective") | counts | self.engines.stats()
         metrics |= {
             "time/waiting_for_batch": waited,
             "time/generation": float(np.mean([g.generation_seconds for g in groups])),

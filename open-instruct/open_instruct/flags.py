@@ -229,6 +229,11 @@ class ClusterConfig:
     vllm_enforce_eager: bool = flag(False, "no CUDA graphs: starts sooner, generates slower")
     vllm_enable_prefix_caching: bool = flag(False, "cache common prefixes of prompts in the policy engines")
     vllm_attention_backend: str | None = flag(None, "vLLM's attention backend for the policy engines")
+    weight_sync: Literal["auto", "object_store"] = flag(
+        "auto",
+        "how weights reach the engines: auto is NCCL between GPUs; object_store (Ray's, slower, and the only way on "
+        "CPUs) lets an engine that died be started again",
+    )
     max_actor_restarts: int = flag(
         3, "how often a policy engine that died is started again before the run gives up; 0: never"
     )

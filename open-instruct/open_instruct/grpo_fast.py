@@ -111,7 +111,7 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, live_nodes, node_capacities, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
     from open_instruct.rewards import RowScorer
 
@@ -136,10 +136,12 @@ def run(args: Args) -> None:
         signal.signal(signal.SIGTERM, _terminated)  # Ray has put its own in its place
     cluster = Cluster()
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in live_nodes()]
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
+        if len(nodes) > 1:
+            logger.info("%s", plan.describe_nodes(*node_capacities(on_cpu=on_cpu)))
         scorer = make_scorer(args, prepared, RowScorer)
         data_state = folder.state.manifest.get("data") if folder.state else None
         cluster = start_all(

@@ -133,7 +133,7 @@ class PolicyTrainerRayProcess:
             num_training_steps=updates,
         )
 
-    def connect(self, engines: list[Any], address: tuple[str, int], engine_dtype: str) -> None:
+    def connect(self, engines: Any, address: tuple[str, int], engine_dtype: str) -> None:
         """Set up the way to the policy engines; every rank must call it."""
         import torch
 
@@ -306,14 +306,17 @@ class PolicyTrainerRayProcess:
             return response_logprobs(self.model, batch, 1.0).tolist()
 
 
-def create_learners(args: Args, *, on_cpu: bool, gpus_per_learner: float) -> list[Any]:
-    """The learner actors of all nodes; `setup` and `connect` must follow."""
+def create_learners(
+    args: Args, *, on_cpu: bool, gpus_per_learner: float, strategies: list[Any] | None = None
+) -> list[Any]:
+    """The learner actors of all nodes; `setup` and `connect` must follow. `strategies`: where Ray puts each."""
     import ray
 
     environment = {"DS_ACCELERATOR": "cpu"} if on_cpu else {}
     actor = ray.remote(PolicyTrainerRayProcess)
+    common = {"num_cpus": 0, "num_gpus": gpus_per_learner, "runtime_env": {"env_vars": environment}}
     return [
-        actor.options(num_cpus=0, num_gpus=gpus_per_learner, runtime_env={"env_vars": environment}).remote(
+        actor.options(**common, scheduling_strategy=strategies[rank] if strategies else None).remote(
             rank, args.world_size, on_cpu=on_cpu
         )
         for rank in range(args.world_size)
