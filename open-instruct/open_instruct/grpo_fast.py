@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
-from open_instruct.logger_utils import MetricsLogger, progress_line, setup_logging
+from open_instruct.logger_utils import MetricsLogger, setup_logging
+from open_instruct.progress import Progress
 from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set_aside_earlier_run, write_config
+from open_instruct.trackers import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ def run(args: Args) -> None:
 
     started = time.perf_counter()
     args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
+    check_trackers(args)
     if args.dry_run:
         print_plan(args)
         return
@@ -131,6 +134,7 @@ def run(args: Args) -> None:
     write_config(args, prepared.verifiers, {"rows": len(prepared.rows), "eval_rows": len(prepared.eval_rows)})
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
+    metrics_logger = MetricsLogger.for_run(args, resume)  # an account may be missing: better now than after loading
 
     start_ray(args, logical_cpus=plan.ray_cpus)
     if threading.current_thread() is threading.main_thread():
@@ -153,14 +157,7 @@ def run(args: Args) -> None:
             start_prep=prep_starter(args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, resume),
         )
         logger.info("ready after %.0f s", time.perf_counter() - started)
-        with MetricsLogger(
-            args.output_dir,
-            with_tracking=args.with_tracking,
-            tensorboard=args.tensorboard,
-            wandb_project=args.wandb_project_name,
-            run_name=args.run_name or f"{args.exp_name}__{args.seed}",
-            resume_step=resume,
-        ) as metrics_logger:
+        with metrics_logger:
             TrainingLoop(args, cluster, metrics_logger).run(resume or 0)
     finally:
         with shielded_from_signals():
@@ -184,6 +181,7 @@ class TrainingLoop:
 
     def __init__(self, args: Args, cluster: Any, metrics_logger: MetricsLogger) -> None:
         self.args, self.cluster, self.logger = args, cluster, metrics_logger
+        self.progress = Progress(args.num_training_steps)
         self._unlogged: tuple[int, dict[str, Any], Any] | None = None
         self._step_started = time.perf_counter()
         self.updates = 0
@@ -273,7 +271,7 @@ class TrainingLoop:
 
     def _log(self, number: int, metrics: dict[str, Any]) -> None:
         self.logger.log(number, metrics)
-        print(progress_line(number, self.args.num_training_steps, metrics), flush=True)
+        print(self.progress.line(number, metrics), flush=True)
 
     def _state_dir(self) -> str:
         return str(Path(self.args.output_dir).absolute() / "state")

