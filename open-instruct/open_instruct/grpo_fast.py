@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
+from open_instruct.dry_run import print_dry_run
 from open_instruct.logger_utils import MetricsLogger, setup_logging
 from open_instruct.progress import Progress
 from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set_aside_earlier_run, write_config
@@ -118,10 +119,10 @@ def run(args: Args) -> None:
 
     started = time.perf_counter()
     args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
-    check_trackers(args)
     if args.dry_run:
-        print_plan(args)
+        print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
+    check_trackers(args)
     prepared = prepare(args)
     on_cpu = not gpu_available()
     own_judge = hosts_own_judge(args, prepared.judged)
@@ -297,24 +298,6 @@ class TrainingLoop:
         # Last, so that a state cut short is never taken for a whole one.
         write_json_atomic(Path(self._state_dir()) / STEP_FILE, {"training_step": step})
         keep_newest(Path(self._state_dir()), 2)
-
-
-def print_plan(args: Args) -> None:
-    """`--dry_run`: the flags that differ from their defaults, and the resource plan."""
-    from open_instruct.judge_pool import external_urls
-
-    defaults = Args()
-    print(f"{args.num_training_steps} steps of {args.samples_per_step} samples. Flags that differ from their defaults:")
-    for name, value in vars(args).items():
-        if value != getattr(defaults, name):
-            print(f"  --{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    own_judge = args.judge_model_id is not None and not external_urls()
-    # The plan is for the machines that the recipe is meant for, whatever this one has.
-    tiny = args.model_name_or_path.startswith(("/", "./", "datasets_prep")) and not gpu_available()
-    plan = resource_plan(args, on_cpu=tiny, own_judge=own_judge)
-    print(plan.describe())
-    if plan.conflicts:
-        raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
 
 
 def gpu_available() -> bool:

@@ -54,7 +54,9 @@ def latencies(groups: list[Group]) -> dict[str, float | None]:
 
     Only judgements that went well count, and none that came out of the cache.
     """
-    details = [r.details or {} for g in groups for s in g.samples for r in s.per_verifier.values() if r.score is not None]
+    details = [
+        r.details or {} for g in groups for s in g.samples for r in s.per_verifier.values() if r.score is not None
+    ]
     seconds = [d["seconds"] for d in details if d.get("seconds")]
     p50, p99 = np.percentile(seconds, [50, 99]).tolist() if seconds else (None, None)
     return {"judge/latency_p50": p50, "judge/latency_p99": p99}

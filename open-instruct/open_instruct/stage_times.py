@@ -18,7 +18,7 @@ are the seconds in which everything else waited for the judge.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from open_instruct.data_types import Group
@@ -100,7 +100,7 @@ class StageClock:
         self._asked = now()
 
     @contextmanager
-    def generating(self, *, counts: bool = True) -> Iterator[None]:
+    def generating(self, *, counts: bool = True) -> Generator[None]:
         """Around the generation of a group; `counts` is False for an evaluation's, which no batch waits for."""
         key = object()
         if counts:
@@ -112,7 +112,7 @@ class StageClock:
                 self._work.append((self._under_way.pop(key), self._now()))
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> Generator[None]:
         """Around the learner's wait for a batch."""
         self._asked = self._now()
         if self._handed is not None:
