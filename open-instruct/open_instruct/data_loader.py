@@ -18,10 +18,12 @@ import numpy as np
 from open_instruct.config import Args
 from open_instruct.data_types import Group, SamplingConfig, StepData
 from open_instruct.engine_pool import EngineKeeper, EnginePool, EngineSet
+from open_instruct.judge_counters import JudgeCounters
 from open_instruct.rewards import JudgeFailure, RowScorer, check_invalid_share
-from open_instruct.rl_utils import TrainingSample, pack_samples
+from open_instruct.rl_utils import TrainingSample, pack_mini_batches
 from open_instruct.rollout_metrics import group_metrics
 from open_instruct.rollouts import RolloutWriter
+from open_instruct.stage_times import StageClock
 
 
 class PromptOrder:
@@ -61,6 +63,8 @@ class DataPreparationActor(EngineKeeper):
         self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
         self._steps: dict[int, list[asyncio.Task[Group]]] = {}
         self._next_step: int | None = None
+        self.clock = StageClock()
+        self.judge_counters = JudgeCounters(getattr(scorer, "verifiers", list)())
 
     async def ready(self) -> bool:
         """Load what the scorer needs, so that the first step does not wait for it."""
@@ -94,12 +98,13 @@ class DataPreparationActor(EngineKeeper):
         rows = [self.rows[self.order[step * prompts + i]] for i in range(prompts)]
         return [asyncio.create_task(self._rollout(row, sampling)) for row in rows]
 
-    async def _rollout(self, row: dict[str, Any], sampling: SamplingConfig) -> Group:
+    async def _rollout(self, row: dict[str, Any], sampling: SamplingConfig, *, training: bool = True) -> Group:
         start = time.perf_counter()
-        samples = await self._generate(row["input_ids_prompt"], sampling)
+        with self.clock.generating(counts=training):
+            samples = await self._generate(row["input_ids_prompt"], sampling)
         generated = time.perf_counter()
         scored = await self.scorer.score(row, samples)
-        return Group(row, scored, generated - start, time.perf_counter() - generated)
+        return Group(row, scored, generated - start, time.perf_counter() - generated, start)
 
     async def _generate(self, prompt_ids: list[int], sampling: SamplingConfig) -> Any:
         return await self.engines.generate(prompt_ids, sampling)
@@ -109,26 +114,25 @@ class DataPreparationActor(EngineKeeper):
 
         Raises `JudgeFailure` when more than `llm_judge_max_invalid_frac` of the rewards are missing.
         """
-        start = time.perf_counter()
-        groups = list(await asyncio.gather(*self._steps.pop(step)))
-        waited = time.perf_counter() - start
+        with self.clock.waiting():
+            groups = list(await asyncio.gather(*self._steps.pop(step)))
+        handed = time.perf_counter()
         check_invalid_share(groups, self.args.llm_judge_max_invalid_frac, f"step {step + 1}")
         training, counts = training_samples(groups, self.args)
         if self.writer:
             self.writer.write(groups, training_step=step + 1, split="train")
-        batches = pack_samples(
+        batches = pack_mini_batches(
             training,
+            num_mini_batches=self.args.num_mini_batches,
+            seed=self.args.seed,
+            step=step,
             pack_length=self.args.pack_length,
             num_learners=self.args.world_size,
             pad_token_id=self.pad_token_id,
         )
         metrics = group_metrics(groups, prefix="objective") | counts | self.engines.stats()
-        metrics |= {
-            "time/waiting_for_batch": waited,
-            "time/generation": float(np.mean([g.generation_seconds for g in groups])),
-            "time/judging": float(np.mean([g.scoring_seconds for g in groups])),
-            "time/packing": time.perf_counter() - start - waited,
-        }
+        metrics |= self.clock.metrics(groups) | self.judge_counters.metrics(groups)
+        metrics["time/packing"] = time.perf_counter() - handed
         return StepData(step, batches, metrics)
 
     async def evaluate(self, step: int) -> dict[str, float | None]:
@@ -137,7 +141,7 @@ class DataPreparationActor(EngineKeeper):
         args = self.args
         temperature = args.temperature if args.eval_temperature is None else args.eval_temperature
         sampling = SamplingConfig(1, temperature, args.vllm_top_p, args.response_length, tuple(args.stop_strings))
-        groups = list(await asyncio.gather(*(self._rollout(row, sampling) for row in self.eval_rows)))
+        groups = list(await asyncio.gather(*(self._rollout(row, sampling, training=False) for row in self.eval_rows)))
         check_invalid_share(groups, args.llm_judge_max_invalid_frac, f"the evaluation at step {step}")
         if self.writer:
             self.writer.write(groups, training_step=step, split="eval")

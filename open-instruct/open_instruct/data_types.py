@@ -36,7 +36,10 @@ class Sample:
 
 @dataclass
 class ScoredSample:
-    """A sample with what the verifiers said of it; `reward` is None where a score is missing."""
+    """A sample with what the verifiers said of it; `reward` is None where a score is missing.
+
+    `judge_start` is a time of the data preparation actor's clock, as is `Group.generation_start`.
+    """
 
     sample: Sample
     response: str
@@ -47,6 +50,7 @@ class ScoredSample:
     reported: dict[str, float | None]
     advantage: float | None = None
     judge_seconds: float = 0.0
+    judge_start: float = 0.0
 
 
 @dataclass
@@ -57,11 +61,12 @@ class Group:
     samples: list[ScoredSample]
     generation_seconds: float
     scoring_seconds: float
+    generation_start: float = 0.0
 
 
 @dataclass
 class PackedBatch:
-    """One learner's share of a step: packs of several samples each, padded to one length.
+    """One learner's share of a mini-batch: packs of several samples each, padded to one length.
 
     Lists of P packs, each of L integers or floats (L = pack length):
     `input_ids`, `position_ids`, `segment_ids` (0 is padding, samples count from 1),
@@ -79,8 +84,12 @@ class PackedBatch:
 
 @dataclass
 class StepData:
-    """A training step as the data side hands it over: a batch for each learner, and what it measured."""
+    """A training step as the data side hands it over, and what it measured.
+
+    `batches[rank][i]` is mini-batch i of learner `rank`; all learners have as many mini-batches, and as many
+    packs in each.
+    """
 
     step: int
-    batches: list[PackedBatch]
+    batches: list[list[PackedBatch]]
     metrics: dict[str, float | None] = field(default_factory=dict)

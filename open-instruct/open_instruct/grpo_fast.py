@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
+from open_instruct.dry_run import print_dry_run
 from open_instruct.logger_utils import MetricsLogger, setup_logging
 from open_instruct.run_folder import RunFolder, open_run_folder
+from open_instruct.trackers import check_trackers
 from open_instruct.training_loop import TrainingLoop
 
 logger = logging.getLogger(__name__)
@@ -118,8 +120,9 @@ def run(args: Args) -> None:
     started = time.perf_counter()
     args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
     if args.dry_run:
-        print_plan(args)
+        print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
+    check_trackers(args)
     prepared = prepare(args)
     on_cpu = not gpu_available()
     own_judge = hosts_own_judge(args, prepared.judged and args.generates)
@@ -130,6 +133,7 @@ def run(args: Args) -> None:
     check_replay(args, prepared, folder)
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
+    metrics_logger = MetricsLogger.for_run(args, folder.resume_step)  # an account may be missing: better now than after loading
 
     start_ray(args, logical_cpus=plan.ray_cpus)
     if threading.current_thread() is threading.main_thread():
@@ -157,14 +161,7 @@ def run(args: Args) -> None:
             ),
         )
         logger.info("ready after %.0f s", time.perf_counter() - started)
-        with MetricsLogger(
-            args.output_dir,
-            with_tracking=args.with_tracking,
-            tensorboard=args.tensorboard,
-            wandb_project=args.wandb_project_name,
-            run_name=args.run_name or f"{args.exp_name}__{args.seed}",
-            resume_step=folder.resume_step,
-        ) as metrics_logger:
+        with metrics_logger:
             TrainingLoop(args, cluster, metrics_logger, folder.facts).run(folder.state)
     finally:
         with shielded_from_signals():
@@ -195,22 +192,6 @@ def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     return scorer_class(prepared.tokenizer_name, reward_config, reported)
 
 
-def print_plan(args: Args) -> None:
-    """`--dry_run`: the flags that differ from their defaults, and the resource plan."""
-    from open_instruct.judge_pool import external_urls
-
-    defaults = Args()
-    print(f"{args.num_training_steps} steps of {args.samples_per_step} samples. Flags that differ from their defaults:")
-    for name, value in vars(args).items():
-        if value != getattr(defaults, name):
-            print(f"  --{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    own_judge = args.judge_model_id is not None and not external_urls()
-    # The plan is for the machines that the recipe is meant for, whatever this one has.
-    tiny = args.model_name_or_path.startswith(("/", "./", "datasets_prep")) and not gpu_available()
-    plan = resource_plan(args, on_cpu=tiny, own_judge=own_judge)
-    print(plan.describe())
-    if plan.conflicts:
-        raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
 
 
 def gpu_available() -> bool:

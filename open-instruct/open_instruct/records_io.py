@@ -52,6 +52,12 @@ def to_jsonable(value: Any) -> Any:
     raise TypeError(f"cannot write a {type(value).__module__}.{type(value).__qualname__} as JSON")
 
 
+def to_number(value: Any) -> float | None:
+    """A finite number, from Python, numpy or torch; None for anything else, truth values and texts too."""
+    value = to_jsonable(value)
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
 def dumps(value: Any) -> str:
     """One line of strict ASCII JSON."""
     return json.dumps(to_jsonable(value), ensure_ascii=True, allow_nan=False)

@@ -32,6 +32,10 @@ class RowScorer:
 
             import_litellm()  # 2.6 s, better now than in the first step
 
+    def verifiers(self) -> list[VerifierFunction]:
+        """All that may be asked, rewarded and reported."""
+        return [*self.reward_config.verifier_functions.values(), *self.reported.values()]
+
     async def score(self, row: dict[str, Any], samples: list[Sample]) -> list[ScoredSample]:
         """All samples of one row at once, in their order."""
         self.warm_up()
@@ -40,7 +44,11 @@ class RowScorer:
 
     async def _score(self, row: dict[str, Any], sample: Sample, response: str) -> ScoredSample:
         start = time.perf_counter()
-        state = {"messages": row["messages"], "finish_reason": sample.finish_reason}
+        state = {
+            "messages": row["messages"],
+            "finish_reason": sample.finish_reason,
+            "prompt_opens_think": self._opens_think(row),
+        }
         result = await self.reward_config.score_sample(
             response, sample.token_ids, row["ground_truth"], row["dataset"], row["prompt"], state
         )
@@ -56,7 +64,12 @@ class RowScorer:
             per_verifier=result.per_verifier,
             reported=await self._report(row, sample, response, state),
             judge_seconds=judged,
+            judge_start=start,
         )
+
+    def _opens_think(self, row: dict[str, Any]) -> bool:
+        """Templates of thinking models open the block in the prompt, so responses only close it."""
+        return self._tokenizer.decode(row["input_ids_prompt"][-8:]).rstrip().endswith("<think>")
 
     async def _report(
         self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]

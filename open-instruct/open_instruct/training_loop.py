@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from open_instruct.checkpoints import State, StateError, begin_state, commit_state, keep_newest, mark_newest
 from open_instruct.config import Args
 from open_instruct.learner_calls import LearnerFailure, Learners
-from open_instruct.logger_utils import METRICS_FILE, MetricsLogger, progress_line
+from open_instruct.logger_utils import METRICS_FILE, MetricsLogger
+from open_instruct.progress import Progress
 from open_instruct.records_io import sync_file
 from open_instruct.run_folder import rollouts_folder, states_folder
 from open_instruct.stopping import StopSignals
@@ -39,6 +40,7 @@ class TrainingLoop:
         self.args, self.cluster, self.logger, self._facts = args, cluster, metrics_logger, facts
         self.learners = Learners(cluster.learners, Path(args.output_dir) / "logs")
         self.updates = 0
+        self._progress = Progress(args.num_training_steps)
         self._states = states_folder(args)
         self._saved: int | None = None  # the step of the newest state
         self._data_state: Any = None  # of the data side, after step `updates`
@@ -158,7 +160,7 @@ class TrainingLoop:
 
     def _log(self, number: int, metrics: dict[str, Any]) -> None:
         self.logger.log(number, metrics)
-        print(progress_line(number, self.args.num_training_steps, metrics), flush=True)
+        print(self._progress.line(number, metrics), flush=True)
 
     # states and checkpoints
 
