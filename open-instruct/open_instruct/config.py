@@ -138,6 +138,10 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             (self.eval_top_p is not None and not 0.0 < self.eval_top_p <= 1.0, "--eval_top_p must lie in (0, 1]."),
             (self.eval_pass_at_k < 1, "--eval_pass_at_k must be 1 or more."),
             (
+                self.eval_pass_at_k > 1 and self.eval_temperature == 0.0,
+                f"--eval_pass_at_k {self.eval_pass_at_k} needs samples that differ: raise --eval_temperature above 0.",
+            ),
+            (
                 self.eval_response_length is not None and not 0 < self.eval_response_length <= self.response_length,
                 f"--eval_response_length must lie between 1 and --response_length {self.response_length}: "
                 "the engines have room for no more.",

@@ -50,11 +50,12 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
+    from open_instruct.reward_shaping import weigh_verifiers
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
-        verifiers = build_all_verifiers(args)
-    except (PluginError, UnknownVerifier):
+        verifiers = weigh_verifiers(build_all_verifiers(args), args.verifier_weights)
+    except (PluginError, UnknownVerifier, FlagError):
         raise
     except (ValueError, ImportError) as error:
         raise FlagError(f"--flip_* or --llm_judge_*: {error}") from None
@@ -82,7 +83,9 @@ def prepare(args: Args) -> Prepared:
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
     rows, eval_rows = list(train), list(evaluation)
-    used = {name.lower() for row in rows + eval_rows for name in row["dataset"]}
+    used = {name.lower() for name in args.report_verifiers}
+    if args.apply_verifiable_reward:
+        used |= {name.lower() for row in rows + eval_rows for name in row["dataset"]}
     judged = any(getattr(verifiers[name], "uses_judge", name.startswith("general-")) for name in used)
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
@@ -174,10 +177,11 @@ def run(args: Args) -> None:
 def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     """The rewarded verifiers and the reported ones, as the data preparation actor takes them."""
     from open_instruct.ground_truth_utils import RewardConfig
+    from open_instruct.reward_shaping import RewardShaping
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
-    return scorer_class(prepared.tokenizer_name, reward_config, reported)
+    return scorer_class(prepared.tokenizer_name, reward_config, reported, RewardShaping.from_args(args))
 
 
 class TrainingLoop:
@@ -194,6 +198,7 @@ class TrainingLoop:
         import ray
         from ray.exceptions import RayTaskError
 
+        from open_instruct.prompt_stream import NoPromptsLeft
         from open_instruct.rewards import JudgeFailure
 
         args, cluster = self.args, self.cluster
@@ -210,7 +215,7 @@ class TrainingLoop:
                 self._step(step)
             self._flush()
         except RayTaskError as error:
-            if not isinstance(error.cause, JudgeFailure):
+            if not isinstance(error.cause, (JudgeFailure, NoPromptsLeft)):
                 raise
             self._save(self.updates)
             raise error.cause from None
@@ -229,6 +234,8 @@ class TrainingLoop:
         args, cluster, number = self.args, self.cluster, step + 1
         self._step_started = time.perf_counter()
         data = ray.get(cluster.prep.get_step.remote(step))
+        for warning in data.warnings:
+            logger.warning(warning)
         results = ray.get([w.step.remote(batch) for w, batch in zip(cluster.learners, data.batches, strict=True)])
         self.updates = number
         self._flush()  # an evaluation must be over before the engines change
@@ -340,12 +347,15 @@ def main() -> None:
     from flip_plugin.serving import JudgeServerError
     from open_instruct.dataset_transformation import DatasetError
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
+    from open_instruct.prompt_stream import NoPromptsLeft
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
-    except (FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure) as error:
+    except (
+        FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
