@@ -134,7 +134,9 @@ def newest_whole_state(states: Path) -> State | None:
             check_files(folder, manifest["files"])
         except StateError as error:
             kept = _set_aside(folder)
-            logger.warning("the state of step %d is damaged (%s); it is now %s, and an older one is taken", step, error, kept)
+            logger.warning(
+                "the state of step %d is damaged (%s); it is now %s, and an older one is taken", step, error, kept
+            )
             continue
         return State(folder, step, manifest)
     return None

@@ -130,6 +130,7 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
                 f"--replay_rollouts {self.replay_rollouts} is where this run writes its own rollouts: "
                 "give another --output_dir or --rollouts_save_path.",
             ),
+            (
                 self.eval_on_step_0 and self.local_eval_every < 0,
                 "--eval_on_step_0 True and --local_eval_every -1 contradict each other: raise the second.",
             ),
@@ -159,6 +160,10 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             ),
             (self.eval_top_p is not None and not 0.0 < self.eval_top_p <= 1.0, "--eval_top_p must lie in (0, 1]."),
             (self.eval_pass_at_k < 1, "--eval_pass_at_k must be 1 or more."),
+            (
+                self.eval_pass_at_k > 1 and self.eval_temperature == 0.0,
+                f"--eval_pass_at_k {self.eval_pass_at_k} needs samples that differ: raise --eval_temperature above 0.",
+            ),
             (
                 self.eval_response_length is not None and not 0 < self.eval_response_length <= self.response_length,
                 f"--eval_response_length must lie between 1 and --response_length {self.response_length}: "

@@ -52,11 +52,12 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
+    from open_instruct.reward_shaping import weigh_verifiers
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
-        verifiers = build_all_verifiers(args)
-    except (PluginError, UnknownVerifier):
+        verifiers = weigh_verifiers(build_all_verifiers(args), args.verifier_weights)
+    except (PluginError, UnknownVerifier, FlagError):
         raise
     except (ValueError, ImportError) as error:
         raise FlagError(f"--flip_* or --llm_judge_*: {error}") from None
@@ -84,7 +85,9 @@ def prepare(args: Args) -> Prepared:
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
     rows, eval_rows = list(train), list(evaluation)
-    used = {name.lower() for row in rows + eval_rows for name in row["dataset"]}
+    used = {name.lower() for name in args.report_verifiers}
+    if args.apply_verifiable_reward:
+        used |= {name.lower() for row in rows + eval_rows for name in row["dataset"]}
     judged = any(getattr(verifiers[name], "uses_judge", name.startswith("general-")) for name in used)
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
@@ -133,7 +136,9 @@ def run(args: Args) -> None:
     check_replay(args, prepared, folder)
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
-    metrics_logger = MetricsLogger.for_run(args, folder.resume_step)  # an account may be missing: better now than after loading
+    metrics_logger = MetricsLogger.for_run(
+        args, folder.resume_step
+    )  # an account may be missing: better now than after loading
 
     start_ray(args, logical_cpus=plan.ray_cpus)
     if threading.current_thread() is threading.main_thread():
@@ -186,12 +191,11 @@ def check_replay(args: Args, prepared: Prepared, folder: RunFolder) -> None:
 def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     """The rewarded verifiers and the reported ones, as the data preparation actor takes them."""
     from open_instruct.ground_truth_utils import RewardConfig
+    from open_instruct.reward_shaping import RewardShaping
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
-    return scorer_class(prepared.tokenizer_name, reward_config, reported)
-
-
+    return scorer_class(prepared.tokenizer_name, reward_config, reported, RewardShaping.from_args(args))
 
 
 def gpu_available() -> bool:
@@ -232,12 +236,15 @@ def main() -> None:
     from flip_plugin.serving import JudgeServerError
     from open_instruct.dataset_transformation import DatasetError
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
+    from open_instruct.prompt_stream import NoPromptsLeft
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
-    except (FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure) as error:
+    except (
+        FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

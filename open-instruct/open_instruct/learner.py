@@ -16,8 +16,8 @@ from typing import Any
 from open_instruct.config import Args
 from open_instruct.data_types import PackedBatch
 from open_instruct.learner_calls import Whereabouts, whereabouts
-from open_instruct.learner_state import FileSums, load_rank, save_rank
 from open_instruct.learner_loss import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
+from open_instruct.learner_state import FileSums, load_rank, save_rank
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
 

@@ -66,9 +66,7 @@ class Learners:
         import ray
 
         first = [()] * len(self.actors) if each is None else [(one,) for one in each]
-        calls = [
-            getattr(actor, method).remote(*own, *args) for actor, own in zip(self.actors, first, strict=True)
-        ]
+        calls = [getattr(actor, method).remote(*own, *args) for actor, own in zip(self.actors, first, strict=True)]
         waiting = list(calls)
         while waiting:
             [done], waiting = ray.wait(waiting, num_returns=1)

@@ -168,7 +168,7 @@ def _is_past(record: Mapping[str, Any], step: int) -> bool:
 
 
 def sync_file(path: StrPath) -> None:
-    """Have what any process has written to `path` on disk, and not only with the system; nothing where it is missing."""
+    """Have what any process wrote to `path` on disk, and not only with the system; nothing where it is missing."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         os.fsync(file.fileno())
 

@@ -15,7 +15,6 @@ from typing import Any
 from open_instruct.config import Args, FlagError
 from open_instruct.data_types import Group, Sample, ScoredSample
 from open_instruct.ground_truth_utils import VerificationResult
-from open_instruct.records_io import read_jsonl
 
 
 class ReplayError(ValueError):
@@ -83,9 +82,13 @@ class RolloutReplay:
     def _row(self, record: dict[str, Any]) -> dict[str, Any]:
         row = self._rows.get(record["prompt_index"])
         same = row is not None and row["messages"] == record["messages"]
-        if row is None or not same or row["input_ids_prompt"] != record.get("prompt_token_ids", row["input_ids_prompt"]):
+        if (
+            row is None
+            or not same
+            or row["input_ids_prompt"] != record.get("prompt_token_ids", row["input_ids_prompt"])
+        ):
             raise ReplayError(
-                f"{self.path}, step {record['training_step']}: prompt {record['prompt_index']} is not that of this run. "
+                f"{self.path}, step {record['training_step']}: prompt {record['prompt_index']} is not this run's. "
                 "Replay with the --dataset_mixer_list and tokenizer of the run that recorded it."
             )
         return row

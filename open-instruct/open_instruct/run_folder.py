@@ -42,18 +42,19 @@ PACKAGES = (
 
 
 #: Flags that a continued run may change: none of them touches what was learnt so far.
-MAY_CHANGE = frozenset(
-    """
-    total_episodes output_dir exp_name run_name local_eval_every eval_on_step_0 verbose dry_run stop_patience
-    save_freq checkpoint_state_freq checkpoint_state_dir keep_last_n_checkpoints
-    save_traces save_token_ids rollouts_save_path
-    with_tracking wandb_project_name wandb_entity wandb_group_name tensorboard trackio
-    learner_threads engine_threads backend_timeout gradient_checkpointing logprob_chunk_size record_entropy
-    vllm_num_engines vllm_gpu_memory_utilization vllm_enforce_eager vllm_enable_prefix_caching max_actor_restarts
-    llm_judge_num_engines llm_judge_gpu_memory_utilization llm_judge_timeout llm_judge_startup_timeout
-    llm_judge_max_concurrency llm_judge_max_invalid_frac
-    """.split()
-)
+MAY_CHANGE = frozenset((
+    "total_episodes", "output_dir", "exp_name", "run_name", "verbose", "dry_run", "stop_patience",
+    "local_eval_every", "eval_on_step_0",
+    "save_freq", "checkpoint_state_freq", "checkpoint_state_dir", "keep_last_n_checkpoints",
+    "save_traces", "save_token_ids", "rollouts_save_path",
+    "with_tracking", "wandb_project_name", "wandb_entity", "wandb_group_name", "tensorboard", "trackio",
+    "learner_threads", "engine_threads", "backend_timeout",
+    "gradient_checkpointing", "logprob_chunk_size", "record_entropy",
+    "vllm_num_engines", "vllm_gpu_memory_utilization", "vllm_enforce_eager", "vllm_enable_prefix_caching",
+    "max_actor_restarts",
+    "llm_judge_num_engines", "llm_judge_gpu_memory_utilization", "llm_judge_timeout",
+    "llm_judge_startup_timeout", "llm_judge_max_concurrency", "llm_judge_max_invalid_frac",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class RunLock:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.release()
-                raise FlagError(f"--{flag} {folder}: another run is under way there. Stop it or give another.") from None
+                raise FlagError(
+                    f"--{flag} {folder}: another run is under way there. Stop it or give another."
+                ) from None
             except OSError:  # a file system without locks
                 file.close()
                 continue

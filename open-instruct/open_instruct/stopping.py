@@ -13,7 +13,7 @@ from typing import Any, Self
 
 
 class StopSignals:
-    """Within the block a first signal sets `requested`; after `patience` seconds, or a second signal, `error` is raised.
+    """Within the block a first signal sets `requested`; after `patience` seconds, or by a second, `error` is raised.
 
     Outside the main thread, where Python takes no signals, nothing is changed.
     """

@@ -96,8 +96,15 @@ class TrainingLoop:
         self._step_started = time.perf_counter()
         data = self._wait_for_batch(step)
         data_state = ray.get(cluster.prep.state.remote())
+        for warning in data.warnings:
+            logger.warning(warning)
         results = self.learners.call("step", each=data.batches)
-        metrics = {"episode": number * args.samples_per_step, **data.metrics, **mean_over_tokens(results)}
+        metrics = {
+            "episode": number * args.samples_per_step,
+            **data.metrics,
+            **mean_over_tokens(results),
+            **cluster.metrics(data.metrics),
+        }
         self.updates, self._data_state = number, data_state
         self._unlogged.append(Unlogged(number, metrics, None))
         while len(self._unlogged) > 1:
