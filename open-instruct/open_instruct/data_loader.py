@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from flip_plugin.records import call_context
 from open_instruct.config import Args
 from open_instruct.data_types import Group, PackedBatch, SamplingConfig, StepData
 from open_instruct.engine_pool import EngineKeeper, EnginePool, EngineSet
@@ -117,7 +118,7 @@ class DataPreparationActor(EngineKeeper):
             except NoPromptsLeft as error:
                 self._exhausted = error  # what is in flight is still good
                 return
-            task = asyncio.create_task(self._rollout(self.rows[draw.row], self._sampling()))
+            task = asyncio.create_task(self._rollout(self.rows[draw.row], self._sampling(), self._place_of(draw)))
             self._in_flight.append((draw, task))
 
     def _sampling(self) -> SamplingConfig:
@@ -140,7 +141,16 @@ class DataPreparationActor(EngineKeeper):
             tuple(args.stop_strings),
         )
 
-    async def _rollout(self, row: dict[str, Any], sampling: SamplingConfig, *, training: bool = True) -> Group:
+    def _place_of(self, draw: Draw) -> dict[str, Any]:
+        """Where a prompt stands in the run, for its judge calls; a step of active sampling is known only later."""
+        prompts = self.args.num_unique_prompts_rollout
+        step = None if self.args.active_sampling else draw.number // prompts + 1
+        return {"split": "train", "draw": draw.number, "training_step": step}
+
+    async def _rollout(
+        self, row: dict[str, Any], sampling: SamplingConfig, place: dict[str, Any], *, training: bool = True
+    ) -> Group:
+        call_context.set(place)  # of this task
         start = time.perf_counter()
         with self.clock.generating(counts=training):
             samples = await self._generate(row["input_ids_prompt"], sampling)
@@ -225,7 +235,10 @@ class DataPreparationActor(EngineKeeper):
         """`eval_pass_at_k` samples for each evaluation row under the engines' present weights."""
         start = time.perf_counter()
         args, sampling = self.args, self._eval_sampling()
-        groups = list(await asyncio.gather(*(self._rollout(row, sampling, training=False) for row in self.eval_rows)))
+        place = {"split": "eval", "draw": None, "training_step": step}
+        groups = list(
+            await asyncio.gather(*(self._rollout(row, sampling, place, training=False) for row in self.eval_rows))
+        )
         check_invalid_share(groups, args.llm_judge_max_invalid_frac, f"the evaluation at step {step}")
         if self.writer:
             self.writer.write(groups, training_step=step, split="eval")

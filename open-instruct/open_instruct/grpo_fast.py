@@ -164,6 +164,7 @@ def run(args: Args) -> None:
             start_prep=prep_starter(
                 args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, folder.resume_step, data_state
             ),
+            first_step=folder.resume_step or 0,
         )
         logger.info("ready after %.0f s", time.perf_counter() - started)
         with metrics_logger:
@@ -234,9 +235,13 @@ def main() -> None:
     args = parse_args()
     setup_logging()
     from flip_plugin.serving import JudgeServerError
+    from open_instruct.checkpoints import StateError
     from open_instruct.dataset_transformation import DatasetError
+    from open_instruct.engine_pool import EngineLost
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
+    from open_instruct.learner_calls import LearnerFailure
     from open_instruct.prompt_stream import NoPromptsLeft
+    from open_instruct.replay import ReplayError
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
@@ -244,6 +249,7 @@ def main() -> None:
         run(args)
     except (
         FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
+        EngineLost, LearnerFailure, ReplayError, StateError,
     ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None

@@ -150,13 +150,16 @@ class PolicyTrainerRayProcess:
         )
 
     def connect(self, engines: Any, address: tuple[str, int], engine_dtype: str) -> None:
-        """Set up the way to the policy engines; every rank must call it."""
+        """Set up the way to the policy engines, if there are any; every rank must call it."""
         import torch
 
         from open_instruct.weight_sync import NcclSender, ObjectStoreSender, weight_backend
 
+        self.sender: Any = None
+        if not len(engines):
+            return
         if weight_backend(self.args, on_cpu=self.on_cpu) == "shared_memory":
-            self.sender: Any = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
+            self.sender = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size
             self.sender = NcclSender(
@@ -167,7 +170,8 @@ class PolicyTrainerRayProcess:
     def sync_weights(self, version: int) -> float:
         """Bring all engines to this learner's weights; returns the seconds it took."""
         start = time.perf_counter()
-        self.sender.send(version)
+        if self.sender is not None:
+            self.sender.send(version)
         return time.perf_counter() - start
 
     def step(self, batches: list[PackedBatch]) -> dict[str, float]:
@@ -277,8 +281,10 @@ class PolicyTrainerRayProcess:
             tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
             save_checkpoint(self.model, tokenizer, Path(folder), state, write_more)
 
-    def save_state(self, folder: str) -> FileSums:
-        """Write this rank's part of a resumable state; every rank must call it."""
+    def save_state(self, folder: str, step: int) -> FileSums:
+        """Write this rank's part of the state after `step` steps; every rank must call it."""
+        if self.training_step != step:
+            raise RuntimeError(f"learner {self.rank} has made {self.training_step} steps: this is no state of {step}")
         return save_rank(self, folder)
 
     def load_state(self, folder: str, step: int) -> None:

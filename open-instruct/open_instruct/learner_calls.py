@@ -58,10 +58,11 @@ class Learners:
         """Each learner's machine."""
         return [where.node for where in self._where]
 
-    def call(self, method: str, *args: Any, each: Sequence[Any] | None = None) -> list[Any]:
+    def call(self, method: str, *args: Any, each: Sequence[Any] | None = None, lost: Any = None) -> list[Any]:
         """`method(*args)` on every rank, results by rank; `each` holds a first argument for every rank.
 
-        Raises `LearnerFailure`; what a learner raises because an engine is gone is raised as it is.
+        `lost` is a reference that fails when the learners would wait in vain, for an engine. Raises
+        `LearnerFailure`; what `lost`, or a learner because of an engine, raises is raised as it is.
         """
         import ray
 
@@ -69,7 +70,10 @@ class Learners:
         calls = [getattr(actor, method).remote(*own, *args) for actor, own in zip(self.actors, first, strict=True)]
         waiting = list(calls)
         while waiting:
-            [done], waiting = ray.wait(waiting, num_returns=1)
+            [done], _ = ray.wait([*waiting, lost] if lost is not None else waiting, num_returns=1)
+            if done is lost:
+                ray.get(lost)
+            waiting.remove(done)
             if _error_of(done) is not None:
                 self._fail(method, calls)
         return ray.get(calls)
@@ -78,13 +82,15 @@ class Learners:
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
+        from open_instruct.engine_pool import EngineLost
+
         settled, _ = ray.wait(calls, num_returns=len(calls), timeout=SETTLE_S)
         errors = {calls.index(call): error for call in settled if (error := _error_of(call)) is not None}
         # One that died explains those that raised, which is what a torn connection looks like from the other end.
         died = {rank: error for rank, error in errors.items() if isinstance(error, RayActorError)}
         rank, error = min((died or errors).items())
         if isinstance(error, RayTaskError):
-            if isinstance(error.cause, RayActorError):  # of an engine that it was talking to
+            if isinstance(error.cause, (RayActorError, EngineLost)):  # it was talking to one
                 raise error
             logger.error("learner %d raised in %s:\n%s", rank, method, error)
             reason = f"raised {type(error.cause).__name__} in {method}: {_first_line(error.cause)}"

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,16 +146,24 @@ def read_jsonl(path: StrPath, *, bad_lines: list[int] | None = None) -> Iterator
 def drop_steps_after(path: StrPath, step: int) -> int:
     """Rewrite a JSON-lines file without the records whose `training_step` is past `step`.
 
-    For resuming: what a killed run wrote after its last checkpoint will happen again. The lines that stay are
-    not read into memory, nor written anew where none goes. Returns how many lines went; a missing file is no lines.
+    For resuming: what a killed run wrote after its last checkpoint will happen again.
+    Returns how many lines went; a missing file is no lines.
+    """
+    return drop_records(path, lambda record: _is_past(record, step))
+
+
+def drop_records(path: StrPath, is_past: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Rewrite a JSON-lines file without the records for which `is_past`; returns how many went.
+
+    What stays is not held in memory, and a file of which nothing goes is left alone. A missing file is no lines.
     """
     path = Path(path)
-    if not path.exists() or not any(_is_past(record, step) for record in read_jsonl(path)):
+    if not path.exists() or not any(is_past(record) for record in read_jsonl(path)):
         return 0
     dropped = 0
     with replaced_file(path) as file:
         for record in read_jsonl(path):
-            if _is_past(record, step):
+            if is_past(record):
                 dropped += 1
             else:
                 file.write((dumps(record) + "\n").encode("ascii"))

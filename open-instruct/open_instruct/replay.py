@@ -137,4 +137,6 @@ def _scored_sample(record: dict[str, Any], path: str) -> ScoredSample:
         },
         reported=record["reported"],
         judge_seconds=record["judge_seconds"],
+        format_reward=record["format_reward"],
+        overlong=record["overlong"],
     )

@@ -63,11 +63,13 @@ def rollout_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
 
 def token_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
     """What `rollout_record` lacks for training on the sample again: P prompt ids, T response ids, T log-probabilities
-    in nats, and each verifier's own score."""
+    in nats, the reward's other parts, and each verifier's own score."""
     return {
         "prompt_token_ids": group.row["input_ids_prompt"],
         "token_ids": scored.sample.token_ids,
         "logprobs": scored.sample.logprobs,
+        "format_reward": scored.format_reward,
+        "overlong": scored.overlong,
         "verifiers": {
             name: {"score": result.score, "status": result.status, "details": result.details}
             for name, result in scored.per_verifier.items()

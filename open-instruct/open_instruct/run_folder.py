@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from open_instruct.checkpoints import STEP_FILE, State, clear_leftovers, is_finished, newest_whole_state
 from open_instruct.config import Args, FlagError
-from open_instruct.records_io import drop_steps_after, write_json_atomic
+from open_instruct.records_io import drop_records, drop_steps_after, write_json_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def open_run_folder(
     elif run_id_of(args.output_dir) not in (None, state.manifest.get("run_id")):
         moved = set_aside_earlier_run(args, keep_states=True)  # the states are another run's, in a shared folder
     else:
-        cut_records(args, state.step)
+        cut_records(args, state)
     for folder in moved:
         logger.info("what an earlier run left is now in %s", folder)
     run_id = write_config(args, verifiers, {"rows": len(rows), "eval_rows": len(eval_rows)}, state)
@@ -172,14 +172,23 @@ def rows_fingerprint(rows: Iterable[dict[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def cut_records(args: Args, step: int) -> None:
-    """Drop rollouts and judge calls of the steps after `step`, which will happen again.
+def cut_records(args: Args, state: State) -> None:
+    """Drop rollouts and judge calls of what comes after `state` and will happen again.
 
-    `metrics.jsonl` is cut by `MetricsLogger`.
+    Judge calls of prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut
+    by `MetricsLogger`.
     """
-    judge_calls = Path(args.record_calls_to)
-    for path in [*rollouts_folder(args).glob("*.jsonl"), *judge_calls.glob("*.jsonl")]:
-        drop_steps_after(path, step)
+    drawn = ((state.manifest.get("data") or {}).get("prompts") or {}).get("drawn")
+
+    def is_past(call: Mapping[str, Any]) -> bool:
+        if call.get("draw") is not None and drawn is not None:
+            return call["draw"] >= drawn
+        return (call.get("training_step") or 0) > state.step
+
+    for path in rollouts_folder(args).glob("*.jsonl"):
+        drop_steps_after(path, state.step)
+    for path in Path(args.record_calls_to).glob("*.jsonl"):
+        drop_records(path, is_past)
         if path.stat().st_size == 0:
             path.unlink()
 

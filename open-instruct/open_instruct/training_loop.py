@@ -109,7 +109,7 @@ class TrainingLoop:
         self._unlogged.append(Unlogged(number, metrics, None))
         while len(self._unlogged) > 1:
             self._flush_first()  # an evaluation must be over before the engines change
-        sync = self.learners.call("sync_weights", number)
+        sync = self.learners.call("sync_weights", number, lost=cluster.engine_lost)
         ray.get(cluster.prep.weights_synced.remote(number))
         metrics |= {"time/weight_sync": max(sync), "time/total": time.perf_counter() - self._step_started}
         due = args.local_eval_every > 0 and number % args.local_eval_every == 0
@@ -202,7 +202,7 @@ class TrainingLoop:
         for split in ("train", "eval"):
             sync_file(rollouts_folder(args) / f"{split}.jsonl")
         partial = begin_state(self._states, step)
-        written = self.learners.call("save_state", str(partial))
+        written = self.learners.call("save_state", str(partial), step)
         facts = {**self._facts, "data": self._data_state, "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         commit_state(partial, step, written, facts, self.learners.nodes)
         mark_newest(self._states, step, finished=False)
@@ -230,13 +230,11 @@ class TrainingLoop:
         """Something other than a learner failed: save what has been learnt, as far as that still goes."""
         from ray.exceptions import RayError
 
-        from open_instruct.rewards import JudgeFailure
-
         self._log_rest()
         if not self.updates:
             return
         try:
-            if isinstance(_cause(error), JudgeFailure):
+            if _cause(error) is not error:
                 self._save_all(finished=False)
             elif self._saved != self.updates:
                 self._save_state()
@@ -251,12 +249,16 @@ class TrainingLoop:
         return f"The last state is that of step {self._saved}, in {self._states}. To go on from there:\n  {command}"
 
 
-def _cause(error: Exception) -> BaseException:
-    """What a `JudgeFailure` raised in another process is to its reader; other errors as they are."""
+def _cause(error: BaseException) -> BaseException:
+    """An end of the data side that was raised in another process, as it was raised there; other errors as they are."""
     from ray.exceptions import RayTaskError
 
+    from open_instruct.engine_pool import EngineLost
+    from open_instruct.prompt_stream import NoPromptsLeft
+    from open_instruct.replay import ReplayError
     from open_instruct.rewards import JudgeFailure
 
-    if isinstance(error, RayTaskError) and isinstance(error.cause, JudgeFailure):
-        return error.cause
-    return error
+    cause: BaseException | None = error
+    while isinstance(cause, RayTaskError):  # raised by one actor in answer to another
+        cause = cause.cause
+    return cause if isinstance(cause, (EngineLost, JudgeFailure, NoPromptsLeft, ReplayError)) else error
