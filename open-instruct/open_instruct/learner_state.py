@@ -55,7 +55,9 @@ def save_rank(learner: Any, folder: str) -> FileSums:
     from open_instruct.random_state import random_state
 
     files = _summed_deepspeed_files(learner.engine, folder)
-    learner.engine.save_checkpoint(folder, tag=_DEEPSPEED_TAG, save_latest=False)
+    learner.engine.save_checkpoint(
+        folder, tag=_DEEPSPEED_TAG, save_latest=False, exclude_frozen_parameters=learner.args.use_peft
+    )
     own: dict[str, Any] = {"random": random_state(), "reference": None}
     if _keeps_reference(learner) and learner.reference is not None:
         own["reference"] = learner.reference.state()
@@ -76,7 +78,8 @@ def load_rank(learner: Any, folder: str) -> None:
             "all learners share (--checkpoint_state_dir)"
         )
     _summed_deepspeed_files(learner.engine, folder)
-    path, _ = learner.engine.load_checkpoint(folder, tag=_DEEPSPEED_TAG)
+    # Below adapters the weights are the initial policy's, and in no state.
+    path, _ = learner.engine.load_checkpoint(folder, tag=_DEEPSPEED_TAG, load_module_strict=not learner.args.use_peft)
     if path is None:
         raise FileNotFoundError(f"{folder} holds no state that DeepSpeed can load")
     kept = load_checked(own, "cpu")

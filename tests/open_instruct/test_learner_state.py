@@ -102,7 +102,9 @@ def train_and_continue(args: Args, folder: str, address, rank: int = 0) -> None:
     assert weights_of(learner) == at_the_end
     assert draw() == stream_at_the_end
     for one, other in zip(unbroken, again, strict=True):
-        assert {k: v for k, v in one.items() if "time/" not in k} == {k: v for k, v in other.items() if "time/" not in k}
+        assert {k: v for k, v in one.items() if "time/" not in k} == {
+            k: v for k, v in other.items() if "time/" not in k
+        }
     if rank == 0:
         state = newest_whole_state(Path(folder))
         assert state is not None and state.step == 3
@@ -147,9 +149,12 @@ def test_two_continued_learners_are_the_same_bit_for_bit(tmp_path, stage):
 
 
 @pytest.mark.slow
-def test_adapters_are_continued_too(tmp_path):
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_adapters_are_continued_without_the_weights_below_them(tmp_path, stage):
     lora = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.1, "ref_policy_update_freq": None}
-    in_processes(settings(**lora), tmp_path)
+    in_processes(settings(deepspeed_stage=stage, **lora), tmp_path)
+    size = sum(path.stat().st_size for path in (tmp_path / "step_3").rglob("*.pt"))
+    assert size < (POLICY / "model.safetensors").stat().st_size
 
 
 class Malicious:

@@ -31,7 +31,9 @@ def group_of(row, step):
     samples = []
     for i, score in enumerate((None, 0.1 + 0.2 * step)):
         sample = Sample([5 + i, 7, 1], [-0.1, -1 / 3, -1e-7 * step], "stop" if i else "length", step - 1)
-        result = VerificationResult(score, status="ok" if i else "unparsed", details={"echo": 0.25, "error": "ä \ud800"})
+        result = VerificationResult(
+            score, status="ok" if i else "unparsed", details={"echo": 0.25, "error": "ä \ud800"}
+        )
         samples.append(
             ScoredSample(
                 sample,
@@ -162,7 +164,10 @@ def test_a_file_that_holds_something_else(recorded):
 
 def test_the_run_does_not_replay_its_own_rollouts(recorded):
     args = replace(
-        recorded, model_name_or_path="m", dataset_mixer_list=["d", "1.0"], replay_rollouts=f"{recorded.output_dir}/rollouts"
+        recorded,
+        model_name_or_path="m",
+        dataset_mixer_list=["d", "1.0"],
+        replay_rollouts=f"{recorded.output_dir}/rollouts",
     )
     with pytest.raises(FlagError, match="is where this run writes its own rollouts"):
         args.check()
