@@ -260,7 +260,9 @@ class RunConfig:
     wandb_group_name: str | None = flag(None, "Weights & Biases group")
     tensorboard: bool = flag(False, "log to TensorBoard, too")
     trackio: bool = flag(False, "log to trackio, a local dashboard, too")
-    dry_run: bool = flag(False, "check flags, print the resource plan, load nothing")
+    dry_run: bool = flag(False, "check flags, print the recipe and the resource plan, load nothing")
+    compare_with_published: bool = flag(False, "with dry_run: what differs from the published script, and why")
+    dry_run_nodes: list[int] = flag([], "with dry_run: GPUs of each node that the plan is laid out for, as in 8 8 8")
     verbose: bool = flag(False, "show what the actors log")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
+from open_instruct.dry_run import print_dry_run
 from open_instruct.logger_utils import MetricsLogger, progress_line, setup_logging
 from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set_aside_earlier_run, write_config
 
@@ -49,12 +50,13 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
+    from open_instruct.reward_shaping import weigh_verifiers
     from open_instruct.verifiers.workers import close_shared_pool
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
-        verifiers = build_all_verifiers(args)
-    except (PluginError, UnknownVerifier):
+        verifiers = weigh_verifiers(build_all_verifiers(args), args.verifier_weights)
+    except (PluginError, UnknownVerifier, FlagError):
         raise
     except (ValueError, ImportError) as error:
         raise FlagError(f"--flip_* or --llm_judge_*: {error}") from None
@@ -85,7 +87,9 @@ def prepare(args: Args) -> Prepared:
         verifiers[name.lower()].check()
     close_shared_pool()
     rows, eval_rows = list(train), list(evaluation)
-    used = {name.lower() for row in rows + eval_rows for name in row["dataset"]}
+    used = {name.lower() for name in args.report_verifiers}
+    if args.apply_verifiable_reward:
+        used |= {name.lower() for row in rows + eval_rows for name in row["dataset"]}
     judged = any(getattr(verifiers[name], "uses_judge", name.startswith("general-")) for name in used)
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
@@ -121,7 +125,7 @@ def run(args: Args) -> None:
     started = time.perf_counter()
     args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
     if args.dry_run:
-        print_plan(args)
+        print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
     prepared = prepare(args)
     on_cpu = not gpu_available()
@@ -177,10 +181,11 @@ def run(args: Args) -> None:
 def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     """The rewarded verifiers and the reported ones, as the data preparation actor takes them."""
     from open_instruct.ground_truth_utils import RewardConfig
+    from open_instruct.reward_shaping import RewardShaping
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
-    return scorer_class(prepared.tokenizer_name, reward_config, reported)
+    return scorer_class(prepared.tokenizer_name, reward_config, reported, RewardShaping.from_args(args))
 
 
 class TrainingLoop:
@@ -197,6 +202,7 @@ class TrainingLoop:
         import ray
         from ray.exceptions import RayTaskError
 
+        from open_instruct.prompt_stream import NoPromptsLeft
         from open_instruct.rewards import JudgeFailure
 
         args, cluster = self.args, self.cluster
@@ -213,7 +219,7 @@ class TrainingLoop:
                 self._step(step)
             self._flush()
         except RayTaskError as error:
-            if not isinstance(error.cause, JudgeFailure):
+            if not isinstance(error.cause, (JudgeFailure, NoPromptsLeft)):
                 raise
             self._save(self.updates)
             raise error.cause from None
@@ -232,6 +238,8 @@ class TrainingLoop:
         args, cluster, number = self.args, self.cluster, step + 1
         self._step_started = time.perf_counter()
         data = ray.get(cluster.prep.get_step.remote(step))
+        for warning in data.warnings:
+            logger.warning(warning)
         results = ray.get([w.step.remote(batch) for w, batch in zip(cluster.learners, data.batches, strict=True)])
         self.updates = number
         self._flush()  # an evaluation must be over before the engines change
@@ -305,24 +313,6 @@ class TrainingLoop:
         keep_newest(Path(self._state_dir()), 2)
 
 
-def print_plan(args: Args) -> None:
-    """`--dry_run`: the flags that differ from their defaults, and the resource plan."""
-    from open_instruct.judge_pool import external_urls
-
-    defaults = Args()
-    print(f"{args.num_training_steps} steps of {args.samples_per_step} samples. Flags that differ from their defaults:")
-    for name, value in vars(args).items():
-        if value != getattr(defaults, name):
-            print(f"  --{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    own_judge = args.judge_model_id is not None and not external_urls()
-    # The plan is for the machines that the recipe is meant for, whatever this one has.
-    tiny = args.model_name_or_path.startswith(("/", "./", "datasets_prep")) and not gpu_available()
-    plan = resource_plan(args, on_cpu=tiny, own_judge=own_judge)
-    print(plan.describe())
-    if plan.conflicts:
-        raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
-
-
 def gpu_available() -> bool:
     """True where torch sees a CUDA GPU."""
     import torch
@@ -361,12 +351,15 @@ def main() -> None:
     from flip_plugin.serving import JudgeServerError
     from open_instruct.dataset_transformation import DatasetError
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
+    from open_instruct.prompt_stream import NoPromptsLeft
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
-    except (FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure) as error:
+    except (
+        FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

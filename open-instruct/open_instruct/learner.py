@@ -152,13 +152,15 @@ class PolicyTrainerRayProcess:
         self.sender.send(version)
         return time.perf_counter() - start
 
-    def step(self, batch: PackedBatch) -> dict[str, float]:
-        """Train on one step's packs; returns sums over this rank's response tokens, `tokens`, and plain values.
+    def step(self, batches: list[PackedBatch]) -> dict[str, float]:
+        """Train on a step's mini-batches, an optimiser step each; returns sums over this rank's response tokens,
+        `tokens`, and plain values.
 
         See `mean_over_tokens` for what is what.
         """
         start = time.perf_counter()
-        micro_batches = list(self._micro_batches(batch))
+        mini_batches = [list(self._micro_batches(batch)) for batch in batches]
+        micro_batches = [micro for mini_batch in mini_batches for micro in mini_batch]
         passes = self.args.num_mini_batches * self.args.num_epochs
         if passes > 1:  # with a single pass the old policy is the one that is about to be updated
             for micro in micro_batches:
@@ -168,8 +170,8 @@ class PolicyTrainerRayProcess:
                 micro["ref_logprobs"] = self._without_grad(self.reference, micro)
         totals: dict[str, float] = {}
         for _ in range(self.args.num_epochs):
-            for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
-                self._update([micro_batches[i] for i in mini_batch], totals)
+            for mini_batch in mini_batches:
+                self._update(mini_batch, totals)
         return totals | {
             "lr": self.engine.get_lr()[0],
             "optim/grad_norm": self.grad_norm,
@@ -179,7 +181,7 @@ class PolicyTrainerRayProcess:
     def _micro_batches(self, batch: PackedBatch) -> Any:
         import torch
 
-        names = ("input_ids", "position_ids", "response_mask", "advantages", "sampler_logprobs")
+        names = ("input_ids", "position_ids", "segment_ids", "response_mask", "advantages", "sampler_logprobs")
         size = self.args.per_device_train_batch_size
         for start in range(0, len(batch.input_ids), size):
             # Ray's arrays are read-only views of shared memory, which torch would complain about.
@@ -228,17 +230,24 @@ class PolicyTrainerRayProcess:
 
     def _loss(self, micro: dict[str, Any], totals: dict[str, float]) -> Any:
         """The sum of the loss over this micro-batch's N response tokens; all tensors here are (N,)."""
-        from open_instruct.grpo_utils import clipped_policy_loss, kl_penalty, truncated_importance_weights
+        from open_instruct.grpo_utils import kl_penalty, number_segments, policy_loss, rho_correction
 
         args = self.args
         predicted = micro["response_mask"][:, 1:] > 0
         advantages, sampler = micro["advantages"][:, 1:][predicted], micro["sampler_logprobs"][:, 1:][predicted]
         logprobs = self.engine(micro)
         old = micro.get("old_logprobs", logprobs.detach())
-        surrogate, clipped = clipped_policy_loss(
-            logprobs, old, advantages, clip_lower=args.clip_lower, clip_higher=args.clip_higher
-        )
-        weights = truncated_importance_weights(old, sampler, args.truncated_importance_sampling_ratio_cap)
+        segments = number_segments(micro["segment_ids"][:, 1:], predicted)
+        surrogate, clipped = policy_loss(
+            logprobs, old, advantages, segments,
+            loss_fn=args.loss_fn, clip_lower=args.clip_lower, clip_higher=args.clip_higher,
+        )  # fmt: skip
+        weights = rho_correction(
+            old, sampler, advantages, segments,
+            clamp_lower=args.rho_clamp_lower_bound, clamp_upper=args.truncated_importance_sampling_ratio_cap,
+            mask_lower=args.rho_mask_lower_bound, mask_upper=args.rho_mask_upper_bound,
+            sequence_level=args.rho_mask_sequence_level, tv_divergence=args.rho_mask_tv_divergence,
+        ).weights  # fmt: skip
         loss = surrogate * weights
         observed = {
             "loss/policy_avg": loss,
@@ -249,7 +258,7 @@ class PolicyTrainerRayProcess:
             "policy/neg_logprob_avg": -logprobs,
         }
         if self.reference is not None:
-            kl = kl_penalty(logprobs, micro["ref_logprobs"], args.kl_estimator)
+            kl = kl_penalty(logprobs, micro["ref_logprobs"], args.kl_estimator, (logprobs - old).exp())
             loss = loss + args.beta * kl
             observed["objective/kl_avg"] = kl
         for name, values in observed.items():
