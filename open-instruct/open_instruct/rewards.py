@@ -41,6 +41,10 @@ class RowScorer:
 
             import_litellm()  # 2.6 s, better now than in the first step
 
+    def verifiers(self) -> list[VerifierFunction]:
+        """All that may be asked, rewarded and reported."""
+        return [*self.reward_config.verifier_functions.values(), *self.reported.values()]
+
     async def score(self, row: dict[str, Any], samples: list[Sample], max_tokens: int) -> list[ScoredSample]:
         """All samples of one row at once, in their order; `max_tokens` is the longest that they could be."""
         self.warm_up()
@@ -77,6 +81,7 @@ class RowScorer:
             format_reward=shaped.format_reward,
             overlong=shaped.overlong,
             judge_seconds=judged,
+            judge_start=start,
         )
 
     async def _verify(self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]) -> SampleReward:
