@@ -20,14 +20,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 class Browser:
     """One page. What `evaluate` runs is not held by the page's content security policy."""
 
-    def __init__(self, width: int = 1280, height: int = 1000, dark: bool = False) -> None:
+    def __init__(self, width: int = 1280, height: int = 1000) -> None:
         self._profile = tempfile.mkdtemp(prefix="flip-browser-")
         assert CHROMIUM is not None
         self._process = subprocess.Popen(
             [
                 CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
                 "--remote-debugging-port=0", "--disable-background-networking", "--no-first-run",
-                *(["--blink-settings=preferredColorScheme=0"] if dark else []),
                 f"--user-data-dir={self._profile}", f"--window-size={width},{height}", "about:blank",
             ],
             stdout=subprocess.DEVNULL,
@@ -104,6 +103,11 @@ class Browser:
         code = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38}.get(key, 0)
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def dark(self, on: bool) -> None:
+        """What the page is told of the reader's wish for dark colours."""
+        value = "dark" if on else "light"
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """A PNG of the window, or of the whole page."""

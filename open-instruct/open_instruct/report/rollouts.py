@@ -68,7 +68,7 @@ def _places(records: Iterator[Row], statuses: Counter[str], first_group: int) ->
 
 
 def choose_groups(places: Sequence[Place], limit: int) -> set[int]:
-    """Positions of at most about `limit` samples in whole groups: those with a missing score first, then as evenly as can be.
+    """Positions of about `limit` samples in whole groups: those with a missing score first, the rest evenly.
 
     Every step and split gets as equal a share as there is, and within it groups at even distances.
     """
