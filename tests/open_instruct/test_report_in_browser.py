@@ -224,11 +224,8 @@ def test_a_row_opens_to_everything_that_is_known_of_it(page):
     body = texts(page, "td.detail .body")
     assert body[0].startswith("systemBe brief.userWrite poem number 60")
     assert texts(page, "td.detail mark.echo") == ["Write poem number 60 about the old lighthouse keeper."]
-    assert texts(page, "td.detail mark:not(.echo)") == ["Write poem", "about", "lighthouse"] + [
-        "Write",
-        "poem about",
-        "lighthouse",
-    ]
+    shared = texts(page, "td.detail mark:not(.echo)")
+    assert shared == ["Write poem", "about", "lighthouse", "Write", "poem about", "lighthouse"]
     assert "It rhymes." in body
     click(page, ".open-row")
     assert page.evaluate("document.querySelectorAll('td.detail').length") == 0
