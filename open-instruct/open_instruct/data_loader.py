@@ -20,16 +20,22 @@ from typing import Any
 
 import numpy as np
 
+from flip_plugin.records import call_context
 from open_instruct.config import Args
 from open_instruct.data_types import Group, PackedBatch, SamplingConfig, StepData
+from open_instruct.engine_pool import EngineKeeper, EnginePool, EngineSet
+from open_instruct.judge_counters import JudgeCounters
 from open_instruct.prompt_stream import Draw, NoPromptsLeft, PromptOrder, PromptStream
+from open_instruct.replay import RolloutReplay
 from open_instruct.rewards import JudgeFailure, RowScorer, check_invalid_share
 from open_instruct.rl_utils import TrainingSample, pack_mini_batches
 from open_instruct.rollout_metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.rollouts import RolloutWriter
+from open_instruct.run_folder import rollouts_folder
+from open_instruct.stage_times import StageClock
 
 
-class DataPreparationActor:
+class DataPreparationActor(EngineKeeper):
     """Rows in, `StepData` out. All methods are coroutines on one loop, beside the judge's client.
 
     `resume_step` is the number of steps that a continued run has behind it, and `state` what `state` returned
@@ -39,7 +45,7 @@ class DataPreparationActor:
     def __init__(
         self,
         args: Args,
-        engines: list[Any],
+        engines: EngineSet,
         rows: list[dict[str, Any]],
         eval_rows: list[dict[str, Any]],
         scorer: RowScorer,
@@ -47,28 +53,33 @@ class DataPreparationActor:
         resume_step: int | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        self.args, self.rows, self.eval_rows, self.engines = args, rows, eval_rows, engines
+        self.args, self.rows, self.eval_rows = args, rows, eval_rows
+        self.engines = EnginePool(engines)
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self._state = initial_state(args, resume_step, state)
         horizon = (args.async_steps + 1) * args.num_unique_prompts_rollout
         self.stream = PromptStream(PromptOrder(len(rows), args.seed), horizon, self._state["prompts"])
-        self.writer = RolloutWriter(args.output_dir, resume_step) if args.save_traces else None
+        self.writer = RolloutWriter(rollouts_folder(args), token_ids=args.save_token_ids) if args.save_traces else None
+        self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
         self._in_flight: deque[tuple[Draw, asyncio.Task[Group]]] = deque()
-        self._steps: dict[int, asyncio.Task[tuple[StepData, dict[str, Any], float]]] = {}
+        self._steps: dict[int, asyncio.Task[tuple[StepData, list[Group], dict[str, Any]]]] = {}
         self._turn = asyncio.Lock()  # steps take groups one after the other
         self._next_step: int | None = None
         self._taking = self._useful = 0  # the step that takes groups now, and how many it has of its number
         self._exhausted: NoPromptsLeft | None = None
-        self._load = [0] * len(engines)
+        self.clock = StageClock()
+        self.judge_counters = JudgeCounters(getattr(scorer, "verifiers", list)())
 
     async def ready(self) -> bool:
         """Load what the scorer needs, so that the first step does not wait for it."""
         self.scorer.warm_up()
         return True
 
-    async def use_judge(self, urls: list[str]) -> None:
-        """Where the run's own judge servers are; to be called before the first step."""
-        os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)  # read when the judge's client is made
+    async def use_judge(self, urls: list[str], keys: dict[str, str]) -> None:
+        """Where the run's own judge servers are, if it has any, and API keys; to be called before the first step."""
+        os.environ |= keys  # read when the judge's client is made, as the next
+        if urls:
+            os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)
 
     async def state(self) -> dict[str, Any]:
         """JSON-able: what a continued run needs to see the prompts that this one would see after the last step
@@ -91,15 +102,14 @@ class DataPreparationActor:
         Raises `JudgeFailure` when more than `llm_judge_max_invalid_frac` of its rewards are missing, and
         `NoPromptsLeft` when all prompts are excluded.
         """
-        start = time.perf_counter()
-        data, self._state, finished = await self._steps.pop(step)
-        data.metrics["time/waiting_for_batch"] = time.perf_counter() - start
-        data.metrics["time/generation_waiting_for_trainer"] = max(start - finished, 0.0)
+        with self.clock.waiting():
+            data, groups, self._state = await self._steps.pop(step)
+        data.metrics |= self.engines.stats() | self.clock.metrics(groups) | self.judge_counters.metrics(groups)
         return data
 
     def _fill(self) -> None:
         """Draw prompts until those in flight are enough for all steps that may be generated now."""
-        if self._exhausted is not None or self._next_step is None:
+        if self._exhausted is not None or self._next_step is None or self.replay is not None:
             return
         wanted = (self._next_step - self._taking) * self.args.num_unique_prompts_rollout - self._useful
         while len(self._in_flight) < wanted:
@@ -108,7 +118,7 @@ class DataPreparationActor:
             except NoPromptsLeft as error:
                 self._exhausted = error  # what is in flight is still good
                 return
-            task = asyncio.create_task(self._rollout(self.rows[draw.row], self._sampling()))
+            task = asyncio.create_task(self._rollout(self.rows[draw.row], self._sampling(), self._place_of(draw)))
             self._in_flight.append((draw, task))
 
     def _sampling(self) -> SamplingConfig:
@@ -131,23 +141,28 @@ class DataPreparationActor:
             tuple(args.stop_strings),
         )
 
-    async def _rollout(self, row: dict[str, Any], sampling: SamplingConfig) -> Group:
+    def _place_of(self, draw: Draw) -> dict[str, Any]:
+        """Where a prompt stands in the run, for its judge calls; a step of active sampling is known only later."""
+        prompts = self.args.num_unique_prompts_rollout
+        step = None if self.args.active_sampling else draw.number // prompts + 1
+        return {"split": "train", "draw": draw.number, "training_step": step}
+
+    async def _rollout(
+        self, row: dict[str, Any], sampling: SamplingConfig, place: dict[str, Any], *, training: bool = True
+    ) -> Group:
+        call_context.set(place)  # of this task
         start = time.perf_counter()
-        samples = await self._generate(row["input_ids_prompt"], sampling)
+        with self.clock.generating(counts=training):
+            samples = await self._generate(row["input_ids_prompt"], sampling)
         generated = time.perf_counter()
         scored = await self.scorer.score(row, samples, sampling.max_tokens)
-        return Group(row, scored, generated - start, time.perf_counter() - generated)
+        return Group(row, scored, generated - start, time.perf_counter() - generated, start)
 
     async def _generate(self, prompt_ids: list[int], sampling: SamplingConfig) -> Any:
-        engine = min(range(len(self.engines)), key=self._load.__getitem__)
-        self._load[engine] += sampling.n
-        try:
-            return await self.engines[engine].generate.remote(list(prompt_ids), sampling)
-        finally:
-            self._load[engine] -= sampling.n
+        return await self.engines.generate(prompt_ids, sampling)
 
-    async def _assemble(self, step: int) -> tuple[StepData, dict[str, Any], float]:
-        """A step: groups, advantages, rollouts on disk, packing. With the state after it, and when it was done."""
+    async def _assemble(self, step: int) -> tuple[StepData, list[Group], dict[str, Any]]:
+        """A step: groups, advantages, rollouts on disk, packing. With its groups, and the state after it."""
         async with self._turn:
             groups, last_draw = await self._take_groups(step)
             self._taking, self._useful = step + 1, 0
@@ -158,11 +173,11 @@ class DataPreparationActor:
         batches = self._pack(training, step)
         metrics = group_metrics(groups, prefix="objective") | counts
         metrics |= step_metrics(groups, training, batches, step=step, samples_wanted=self.args.samples_per_step)
-        state = {"training_step": step + 1, "prompts": self.stream.state_after(last_draw)}
+        prompts = self._state["prompts"] if last_draw is None else self.stream.state_after(last_draw)
+        state = {"training_step": step + 1, "prompts": prompts}
         metrics["batch/no_resampled_prompts"] = float(len(state["prompts"]["excluded"]))
-        finished = time.perf_counter()
-        metrics["time/packing"] = finished - start
-        return StepData(step, batches, metrics, self._warnings(step, groups)), state, finished
+        metrics["time/packing"] = time.perf_counter() - start
+        return StepData(step, batches, metrics, self._warnings(step, groups)), groups, state
 
     def _pack(self, training: list[TrainingSample], step: int) -> list[list[PackedBatch]]:
         return pack_mini_batches(
@@ -175,8 +190,10 @@ class DataPreparationActor:
             pad_token_id=self.pad_token_id,
         )
 
-    async def _take_groups(self, step: int) -> tuple[list[Group], Draw]:
-        """The step's groups in the order of the stream, and the last prompt that was drawn for it."""
+    async def _take_groups(self, step: int) -> tuple[list[Group], Draw | None]:
+        """The step's groups in the order of the stream, and the last prompt that was drawn for it, if any was."""
+        if self.replay is not None:
+            return self.replay.groups(step + 1), None
         args, prompts = self.args, self.args.num_unique_prompts_rollout
         most = prompts * (args.active_sampling_max_batches if args.active_sampling else 1)
         groups: list[Group] = []
@@ -197,7 +214,6 @@ class DataPreparationActor:
             if len(groups) % prompts == 0:  # a judge that is down must not be asked ten times as often
                 self._check(groups, step)
         self._check(groups, step)
-        assert draw is not None
         return groups, draw
 
     def _check(self, groups: list[Group], step: int) -> None:
@@ -219,7 +235,10 @@ class DataPreparationActor:
         """`eval_pass_at_k` samples for each evaluation row under the engines' present weights."""
         start = time.perf_counter()
         args, sampling = self.args, self._eval_sampling()
-        groups = list(await asyncio.gather(*(self._rollout(row, sampling) for row in self.eval_rows)))
+        place = {"split": "eval", "draw": None, "training_step": step}
+        groups = list(
+            await asyncio.gather(*(self._rollout(row, sampling, place, training=False) for row in self.eval_rows))
+        )
         check_invalid_share(groups, args.llm_judge_max_invalid_frac, f"the evaluation at step {step}")
         if self.writer:
             self.writer.write(groups, training_step=step, split="eval")

@@ -40,6 +40,7 @@ class ScoredSample:
 
     `score` is the mean of the verifiers' own scores, 0 to 1, None where one is missing or none was asked;
     `format_reward` and `overlong` are those parts of the reward, None where they are off.
+    `judge_start` is a time of the data preparation actor's clock, as is `Group.generation_start`.
     """
 
     sample: Sample
@@ -53,6 +54,7 @@ class ScoredSample:
     judge_seconds: float = 0.0
     format_reward: float | None = None
     overlong: float | None = None
+    judge_start: float = 0.0
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Group:
     samples: list[ScoredSample]
     generation_seconds: float
     scoring_seconds: float
+    generation_start: float = 0.0
 
 
 @dataclass

@@ -47,14 +47,16 @@ def group_advantages(rewards: np.ndarray, normalization: str = "standard") -> np
 
 
 def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probability in nats of each token: logits (..., V), tokens (...) -> (...), in float32.
+    """Log-probability in nats of each token: logits (..., V), tokens (...) -> (...), at least float32.
 
     Entry i of `logits` must be the distribution that token i was drawn from (shift before you call).
     `temperature` divides the logits, as it did when the tokens were sampled.
     """
+    import torch
     from torch.nn.functional import cross_entropy
 
-    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    scaled = logits if temperature == 1.0 else logits / temperature
     # One fused kernel: a third of the memory traffic of gather and logsumexp.
     flat = cross_entropy(scaled.reshape(-1, scaled.shape[-1]), tokens.reshape(-1), reduction="none")
     return -flat.view(tokens.shape)

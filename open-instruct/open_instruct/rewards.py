@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from open_instruct.data_types import Group, Sample, ScoredSample
+from open_instruct.dataset_rows import labels_by_verifier
 from open_instruct.ground_truth_utils import RewardConfig, SampleReward, VerificationResult, VerifierFunction
 from open_instruct.reward_shaping import NOT_STOPPED, RewardShaping
 
@@ -39,6 +40,10 @@ class RowScorer:
             from flip_plugin.judge import import_litellm
 
             import_litellm()  # 2.6 s, better now than in the first step
+
+    def verifiers(self) -> list[VerifierFunction]:
+        """All that may be asked, rewarded and reported."""
+        return [*self.reward_config.verifier_functions.values(), *self.reported.values()]
 
     async def score(self, row: dict[str, Any], samples: list[Sample], max_tokens: int) -> list[ScoredSample]:
         """All samples of one row at once, in their order; `max_tokens` is the longest that they could be."""
@@ -76,6 +81,7 @@ class RowScorer:
             format_reward=shaped.format_reward,
             overlong=shaped.overlong,
             judge_seconds=judged,
+            judge_start=start,
         )
 
     async def _verify(self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]) -> SampleReward:
@@ -95,7 +101,7 @@ class RowScorer:
     async def _report(
         self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]
     ) -> dict[str, float | None]:
-        label = row["ground_truth"] if isinstance(row["ground_truth"], str) else row["ground_truth"][0]
+        label = labels_by_verifier(row["dataset"], row["ground_truth"])[0][1]
         results: dict[str, float | None] = {}
         for name, verifier in self.reported.items():
             result = await verifier.async_call(sample.token_ids, response, label, row["prompt"], rollout_state=state)

@@ -23,7 +23,7 @@ def test_a_longer_run_continues_and_its_checkpoint_serves(tmp_path, launch):
     rollouts = [json.loads(line) for line in (out / "rollouts" / "train.jsonl").read_text().splitlines()]
     assert [r["training_step"] for r in rollouts] == [step for step in (1, 2, 3, 4) for _ in range(16)]
     # The engines must have had the continued weights from the start, not those of the initial policy.
-    assert lines[3]["val/sampler_logprob_gap"] < 0.001
+    assert lines[3]["debug/vllm_vs_local_logprob_diff_mean"] < 0.001
 
     server = JudgeServer(
         ServerOptions(str(out / "checkpoint"), on_cpu=True, max_model_len=256, kv_cache_memory_bytes=2**27),

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.model_utils import response_logprobs
+from open_instruct.logprobs import response_logprobs
 from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_mini_batches, pack_samples
 
 
