@@ -118,21 +118,12 @@ def test_metrics_leave_missing_scores_out_and_count_them():
 
 
 def test_rollouts_are_written_with_what_the_judge_said(tmp_path):
-    writer = RolloutWriter(str(tmp_path))
+    writer = RolloutWriter(tmp_path / "rollouts")
     writer.write([group(scored(2.0), scored(None, status="unparsed"))], training_step=1, split="train")
     lines = [json.loads(line) for line in (tmp_path / "rollouts" / "train.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["ok", "unparsed"]
     assert lines[1]["score"] is None and lines[0]["score"] == pytest.approx(0.2)
     assert lines[0]["prompt_index"] == 7 and lines[1]["sample_index"] == 1
-
-
-def test_a_continued_run_drops_the_rollouts_of_steps_that_will_happen_again(tmp_path):
-    writer = RolloutWriter(str(tmp_path))
-    for step in (1, 2, 3):
-        writer.write([group(scored(2.0))], training_step=step, split="train")
-    RolloutWriter(str(tmp_path), resume_step=2)
-    lines = (tmp_path / "rollouts" / "train.jsonl").read_text().splitlines()
-    assert [json.loads(line)["training_step"] for line in lines] == [1, 2]
 
 
 def test_metrics_of_a_step_by_hand():
