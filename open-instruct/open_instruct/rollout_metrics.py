@@ -33,8 +33,8 @@ def group_metrics(groups: list[Group], *, prefix: str) -> dict[str, float | None
       could score; ``<prefix>/<verifier>_invalid_frac``: share that it was asked about and could not.
     - ``<prefix>/<verifier>`` of `report_verifiers`; ``<prefix>/echo``: share of the instruction that is restated.
     - ``val/sequence_lengths`` with ``_min`` and ``_max``: response tokens; ``val/stop_rate``: share that stopped by
-      itself; in evaluations under ``eval/``. ``_solved`` and ``_unsolved``: lengths of the responses with score 1
-      and the others, only where all scores are 0 or 1.
+      itself; in evaluations under ``eval/``. Upstream's lengths of "solved" and "unsolved" responses are left
+      out: a graded score has no such halves.
     - ``val/format_scores``, ``val/overlong_penalty``: mean of those parts of the reward, where they are on.
     """
     samples = [s for g in groups for s in g.samples]
@@ -75,11 +75,6 @@ def _response_metrics(samples: list[ScoredSample], prefix: str) -> dict[str, flo
         f"{prefix}/sequence_lengths_max": float(max(lengths)) if lengths else None,
         f"{prefix}/stop_rate": mean_or_none(float(s.sample.finish_reason == "stop") for s in samples),
     }
-    scores = {s.score for s in samples if s.score is not None}
-    if scores == {0.0, 1.0}:
-        for name, wanted in (("solved", 1.0), ("unsolved", 0.0)):
-            of_score = [n for n, s in zip(lengths, samples, strict=True) if s.score == wanted]
-            metrics[f"{prefix}/sequence_lengths_{name}"] = mean_or_none(of_score)
     for name, parts in (
         ("format_scores", [s.format_reward for s in samples]),
         ("overlong_penalty", [s.overlong for s in samples]),
@@ -108,13 +103,14 @@ def step_metrics(
     - ``real_batch_size_ratio``: samples with a loss over those of a full step; ``packed_ratio``: packs over samples.
     - ``model_step_min``, ``_max``, ``_mean``: updates that the engine had seen when a response was finished, and
       ``num_steps_off_policy``: how many it had missed, on average.
-    - ``time/generation``, ``time/judging``: mean seconds a group; ``time/group_generation_min`` and ``_max`` of the
-      same; ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the slowest group's seconds.
+    - ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the seconds of the slowest group's generation.
+
+    Times of the stages are in `open_instruct.stage_times`.
     """
     samples = [s for g in groups for s in g.samples]
     advantages = [sample.advantage for sample in training]
     versions = [s.sample.weights_version for s in samples]
-    seconds = [g.generation_seconds for g in groups]
+    slowest = max(g.generation_seconds for g in groups)
     tokens = sum(len(g.row["input_ids_prompt"]) for g in groups) + sum(len(s.sample.token_ids) for s in samples)
     packs = sum(int((batch.segment_ids.max(axis=1) > 0).sum()) for of_rank in batches for batch in of_rank)
     return {
@@ -130,11 +126,7 @@ def step_metrics(
         "model_step_max": float(max(versions)),
         "model_step_mean": float(np.mean(versions)),
         "num_steps_off_policy": float(step - np.mean(versions)),
-        "time/generation": float(np.mean(seconds)),
-        "time/judging": float(np.mean([g.scoring_seconds for g in groups])),
-        "time/group_generation_min": min(seconds),
-        "time/group_generation_max": max(seconds),
-        "val/actor_tokens_per_second": tokens / max(seconds) if max(seconds) > 0 else None,
+        "val/actor_tokens_per_second": tokens / slowest if slowest > 0 else None,
     }
 
 

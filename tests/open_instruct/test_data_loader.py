@@ -17,6 +17,7 @@ from open_instruct.config import Args
 from open_instruct.data_loader import DataPreparationActor, initial_state
 from open_instruct.data_types import Sample
 from open_instruct.dataset_transformation import get_tokenizer
+from open_instruct.engine_pool import EngineSet
 from open_instruct.ground_truth_utils import RewardConfig, VerificationResult
 from open_instruct.prompt_stream import NoPromptsLeft, PromptOrder, PromptStream
 from open_instruct.rewards import JudgeFailure, RowScorer
@@ -82,7 +83,9 @@ class World:
         scorer._tokenizer = tokenizer  # spares the import of the judge's client
         self.engine = Engine(rows, tokenizer, delays)
         eval_rows = rows if self.args.dataset_mixer_eval_list else []
-        self.actor = DataPreparationActor(self.args, [self.engine], rows, eval_rows, scorer, 0, resume, state)
+        self.actor = DataPreparationActor(
+            self.args, EngineSet([self.engine], None), rows, eval_rows, scorer, 0, resume, state
+        )
         self.folder = tmp_path
 
     async def steps(self, first, last):
@@ -300,6 +303,6 @@ async def test_time_spent_waiting_is_measured_on_both_sides(tokenizer, tmp_path)
     first = await world.actor.get_step(0)
     await asyncio.sleep(0.05)  # a trainer that is busy while the next step lies ready
     second = await world.actor.get_step(1)
-    assert first.metrics["time/waiting_for_batch"] > 0
+    assert first.metrics["time/trainer_waiting_for_data"] > 0
     assert second.metrics["time/generation_waiting_for_trainer"] > 0.02
-    assert second.metrics["time/waiting_for_batch"] < 0.02
+    assert second.metrics["time/trainer_waiting_for_data"] < 0.02
