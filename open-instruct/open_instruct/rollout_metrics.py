@@ -103,9 +103,9 @@ def step_metrics(
     - ``real_batch_size_ratio``: samples with a loss over those of a full step; ``packed_ratio``: packs over samples.
     - ``model_step_min``, ``_max``, ``_mean``: updates that the engine had seen when a response was finished, and
       ``num_steps_off_policy``: how many it had missed, on average.
-    - ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the seconds of the slowest group's generation.
+    - ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the slowest group's seconds.
 
-    Times of the stages are in `open_instruct.stage_times`.
+    Times are `open_instruct.stage_times`'.
     """
     samples = [s for g in groups for s in g.samples]
     advantages = [sample.advantage for sample in training]

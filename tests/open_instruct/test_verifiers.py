@@ -235,14 +235,13 @@ def _alive(pid):
 
 async def test_two_hundred_responses_do_not_block_the_loop():
     rewards = RewardConfig({"gsm8k": GSM8K, "math": MATH, "string_f1": F1})
-    longest, done = 0.0, False
+    turns, done = 0, False
 
     async def watch():
-        nonlocal longest
+        nonlocal turns
         while not done:
-            before = time.perf_counter()
             await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - before)
+            turns += 1
 
     watcher = asyncio.create_task(watch())
     results = await asyncio.gather(
@@ -252,7 +251,7 @@ async def test_two_hundred_responses_do_not_block_the_loop():
     await watcher
     assert [result.reward for result in results[:3]] == [0.0] * 3 and results[18].reward == 10.0
     assert all(result.status == "ok" for result in results)
-    assert longest < 0.2
+    assert turns > 20  # checks on the loop itself would leave it a turn or two
 
 
 async def test_a_mixed_data_set():
