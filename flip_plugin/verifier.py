@@ -147,7 +147,8 @@ class FlipVerifier(VerifierFunction):
             return FlipResult(status="no_target", error=str(error))
         if self._stands_in is not None and isinstance(query, str) and query and target.instruction not in query:
             self.tally.stray_target(target.instruction)
-        if self._opens_think and isinstance(prediction, str) and prediction.strip():
+        opens_think = self._opens_think or state.get("prompt_opens_think")
+        if opens_think and isinstance(prediction, str) and prediction.strip():
             prediction = f"<think>{prediction}"
         return await self._reward.score(target, prediction, finish_reason=state.get("finish_reason"))
 

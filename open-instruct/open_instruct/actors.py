@@ -23,6 +23,8 @@ from open_instruct.weight_sync import weight_backend
 logger = logging.getLogger(__name__)
 
 
+#: A continued run's engines draw from other streams than those that the run began with.
+SEED_STRIDE = 1009
 #: Takes the policy engines, returns the data preparation actor.
 PrepStarter = Callable[[EngineSet], Any]
 
@@ -144,16 +146,23 @@ def _forwarded() -> dict[str, str]:
 
 
 def engine_maker(
-    args: Args, placement: Placement, *, on_cpu: bool, gpus_per_engine: float, tokenizer: str, eos_token_id: int | None
+    args: Args,
+    placement: Placement,
+    *,
+    on_cpu: bool,
+    gpus_per_engine: float,
+    tokenizer: str,
+    eos_token_id: int | None,
+    first_step: int = 0,
 ) -> EngineMaker:
-    """How this run's policy engines are made."""
+    """How this run's policy engines are made; `first_step` is the number of steps that lie behind the run."""
     options = EngineOptions(
         model=args.model_name_or_path,
         revision=args.model_revision,
         tokenizer=tokenizer if args.stop_strings else None,
         eos_token_id=eos_token_id,
         dtype=resolve_dtype(args.model_dtype, on_cpu=on_cpu),
-        seed=args.seed,
+        seed=args.seed + SEED_STRIDE * first_step,
         max_model_len=args.max_prompt_token_length + args.response_length,
         max_num_seqs=max(args.samples_per_step // args.vllm_num_engines, 1) if on_cpu else 256,
         tensor_parallel_size=args.vllm_tensor_parallel_size,
@@ -181,6 +190,7 @@ def start_all(
     pad_token_id: int,
     eos_token_id: int | None,
     start_prep: PrepStarter,
+    first_step: int = 0,
 ) -> Cluster:
     """Reserve places, start judge, engines, learners and the data side by side and wait until all are ready.
 
@@ -202,9 +212,15 @@ def start_all(
                 args, on_cpu=on_cpu, gpus_per_replica=shares.judge, strategies=places.judge, key=key
             )
         maker = engine_maker(
-            args, places, on_cpu=on_cpu, gpus_per_engine=shares.engine, tokenizer=tokenizer, eos_token_id=eos_token_id
+            args,
+            places,
+            on_cpu=on_cpu,
+            gpus_per_engine=shares.engine,
+            tokenizer=tokenizer,
+            eos_token_id=eos_token_id,
+            first_step=first_step,
         )
-        cluster.engines = [maker.make(i) for i in range(args.vllm_num_engines)]
+        cluster.engines = [maker.make(i) for i in range(args.vllm_num_engines if args.generates else 0)]
         if args.single_gpu_mode and not on_cpu and cluster.judge is not None:
             # One after the other: vLLM takes what others allocate while it measures for its own.
             _wait_for({"judge": cluster.judge.ready_refs(args.llm_judge_startup_timeout)})

@@ -93,8 +93,8 @@ class VerifierFunction(ABC):
     ) -> VerificationResult:
         """Score `prediction` against `label`, the row's ``ground_truth``.
 
-        `query` is the prompt as ``role: content`` lines; `rollout_state` holds
-        ``messages`` (the prompt's turns) and ``finish_reason``.
+        `query` is the prompt as ``role: content`` lines; `rollout_state` holds ``messages`` (the
+        prompt's turns), ``finish_reason``, and ``prompt_opens_think``: the rendered prompt ends with ``<think>``.
         """
 
     async def async_call(
@@ -219,6 +219,8 @@ class LMJudgeVerifier(VerifierFunction):
             prompt = whole_prompt(state.get("messages") or (query or "").removeprefix("user: "))
         except NoTarget as error:
             return VerificationResult(None, status="no_target", details={"error": str(error)})
+        if state.get("prompt_opens_think") and prediction and prediction.strip():
+            prediction = f"<think>{prediction}"  # else one that was cut off could not be told from a short one
         question = _Question(prompt.instruction, [], str(label or ""))
         result = await self._reward.score(question, prediction, finish_reason=state.get("finish_reason"))
         return VerificationResult(

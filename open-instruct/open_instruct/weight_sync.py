@@ -10,12 +10,13 @@ actor hands it to its engine core in an anonymous memory file (`SharedWeights`),
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from open_instruct.full_weights import full_tensors
 
 _ALIGNMENT = 64
 
@@ -34,16 +35,15 @@ class WeightLayout:
 
 
 class FlatWeights:
-    """Copies a module's parameters into one flat byte buffer, in the dtype that the engines use."""
+    """Copies a module's weights (`full_tensors`) into one flat byte buffer, in the dtype that the engines use."""
 
     def __init__(self, module: Any, dtype: Any) -> None:
         offset, tensors = 0, []
-        for name, parameter in module.named_parameters():
-            shape = list(getattr(parameter, "ds_shape", parameter.shape))
-            tensors.append((name, str(dtype).removeprefix("torch."), shape, offset))
-            size = int(np.prod(shape)) * dtype.itemsize
+        self._sources, self.dtype = full_tensors(module), dtype
+        for source in self._sources:
+            tensors.append((source.name, str(dtype).removeprefix("torch."), list(source.shape), offset))
+            size = int(np.prod(source.shape)) * dtype.itemsize
             offset += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self.module, self.dtype = module, dtype
         self.layout = WeightLayout(tensors, offset)
 
     def copy(self, *, keep: bool = True) -> np.ndarray | None:
@@ -54,27 +54,13 @@ class FlatWeights:
         import torch
 
         buffer = torch.zeros(self.layout.num_bytes, dtype=torch.uint8) if keep else None
-        for (_, _, shape, offset), (_, parameter) in zip(
-            self.layout.tensors, self.module.named_parameters(), strict=True
-        ):
-            with gathered(parameter), torch.no_grad():
+        for (_, _, shape, offset), source in zip(self.layout.tensors, self._sources, strict=True):
+            with source.whole() as tensor:
                 if buffer is not None:
                     size = int(np.prod(shape)) * self.dtype.itemsize
                     view = buffer[offset : offset + size].view(self.dtype).view(shape)
-                    view.copy_(parameter)
+                    view.copy_(tensor)
         return None if buffer is None else buffer.numpy()
-
-
-@contextmanager
-def gathered(parameter: Any) -> Generator[None]:
-    """Within the block `parameter` is whole on this rank, also under DeepSpeed ZeRO-3."""
-    if not hasattr(parameter, "ds_id"):
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
-        yield
 
 
 class SharedWeights:
@@ -160,19 +146,18 @@ class _EnginesClient:
 
 
 def _deepspeed_source(module: Any) -> Any:
-    """vLLM's `WeightSource` over a DeepSpeed module: gathers one parameter at a time under ZeRO-3."""
+    """vLLM's `WeightSource` over a DeepSpeed module: one whole (under LoRA, merged) tensor at a time."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    sources = full_tensors(module)
 
     class DeepSpeedSource(WeightSource):
         def metadata(self) -> list[ParamMeta]:
-            return [
-                ParamMeta(name, p.dtype, tuple(getattr(p, "ds_shape", p.shape)))
-                for name, p in module.named_parameters()
-            ]
+            return [ParamMeta(source.name, source.dtype, source.shape) for source in sources]
 
         def __iter__(self) -> Iterator[tuple[str, Any]]:
-            for name, parameter in module.named_parameters():
-                with gathered(parameter):
-                    yield name, parameter.data
+            for source in sources:
+                with source.whole() as tensor:
+                    yield source.name, tensor
 
     return DeepSpeedSource()
