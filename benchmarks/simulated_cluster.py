@@ -51,11 +51,10 @@ class SimulatedCluster:
 
             self._cluster = Cluster(shutdown_at_exit=True)
             for number, slots in enumerate(self.slots, start=1):
-                common = {"num_cpus": slots, "object_store_memory": self.object_store_bytes}
-                head = {"include_dashboard": False} if number == 1 else {}
-                self._nodes.append(
-                    self._cluster.add_node(node_ip_address=f"127.0.0.{number}", **common, **head)
-                )
+                options: dict[str, Any] = {"num_cpus": slots, "object_store_memory": self.object_store_bytes}
+                if number == 1:
+                    options["include_dashboard"] = False
+                self._nodes.append(self._cluster.add_node(node_ip_address=f"127.0.0.{number}", **options))
         return self
 
     def __exit__(
