@@ -120,8 +120,9 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, live_nodes, node_capacities, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, live_nodes, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
+    from open_instruct.memory_plan import one_gpu_report
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
@@ -140,6 +141,8 @@ def run(args: Args) -> None:
     check_replay(args, prepared, folder)
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
+    if plan.single_gpu_mode:
+        logger.info(one_gpu_report(args, own_judge=own_judge, gpu_bytes=gpu_bytes(), download=True))
     metrics_logger = MetricsLogger.for_run(
         args, folder.resume_step
     )  # an account may be missing: better now than after loading
@@ -153,8 +156,6 @@ def run(args: Args) -> None:
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
-        if len(nodes) > 1:
-            logger.info("%s", plan.describe_nodes(*node_capacities(on_cpu=on_cpu)))
         scorer = make_scorer(args, prepared, RowScorer)
         data_state = folder.state.manifest.get("data") if folder.state else None
         cluster = start_all(
@@ -208,6 +209,13 @@ def gpu_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def gpu_bytes() -> int:
+    """Memory of the first GPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
 
 
 def finish_report(args: Args) -> None:
