@@ -126,7 +126,9 @@ def run(args: Args) -> None:
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
-    args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
+    for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts"):
+        if place := getattr(args, name):
+            setattr(args, name, str(Path(place).absolute()))  # actors have working folders of their own
     if args.dry_run:
         print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
