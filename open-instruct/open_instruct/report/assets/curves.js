@@ -80,7 +80,7 @@ function chartCard(chart) {
   const many = perColumn(runs[series[0].run].steps.length);
   const svg = make("svg", { class: "plot", role: "img", tabindex: 0, "aria-label": `${chart.title} by step: ${said}. Arrow keys read single steps.` });
   const grow = make("button", { type: "button", class: "grow-chart", "aria-pressed": "false", "aria-label": `Enlarge ${chart.title}`, title: "Enlarge" }, "⤢");
-  const card = make("figure", { class: "card chart" },
+  const card = make("figure", { class: `card chart ${chart.kind}` },
     make("div", { class: "head" }, make("h4", null, chart.title), make("span", { class: "last num" },
       chart.kind === "line" && series.length <= 2 && !several ? (first === last ? show(last) : `${show(first)} → ${show(last)}`) : "", grow)),
     chart.note ? make("p", { class: "note" }, chart.note, chart.kind === "stack" && many > 1 ? ` Averages of ${many} steps.` : null) : null,
