@@ -30,3 +30,5 @@ def print_dry_run(args: Args, *, plan_for: Callable[..., Any], on_cpu: bool) -> 
     print(plan.describe())
     if plan.conflicts:
         raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
+    if args.dry_run_nodes:
+        print(plan.describe_nodes(args.dry_run_nodes))

@@ -55,7 +55,9 @@ def save_rank(learner: Any, folder: str) -> FileSums:
     from open_instruct.random_state import random_state
 
     files = _summed_deepspeed_files(learner.engine, folder)
-    learner.engine.save_checkpoint(folder, tag=_DEEPSPEED_TAG, save_latest=False)
+    learner.engine.save_checkpoint(
+        folder, tag=_DEEPSPEED_TAG, save_latest=False, exclude_frozen_parameters=learner.args.use_peft
+    )
     own: dict[str, Any] = {"random": random_state(), "reference": None}
     if _keeps_reference(learner) and learner.reference is not None:
         own["reference"] = learner.reference.state()
@@ -75,15 +77,27 @@ def load_rank(learner: Any, folder: str) -> None:
             f"{own} is not there for learner {learner.rank}: states must lie on a file system that the machines of "
             "all learners share (--checkpoint_state_dir)"
         )
-    files = _summed_deepspeed_files(learner.engine, folder)
-    path, _ = learner.engine.load_checkpoint(folder, tag=_DEEPSPEED_TAG)
+    _summed_deepspeed_files(learner.engine, folder)
+    # Below adapters the weights are the initial policy's, and in no state.
+    path, _ = learner.engine.load_checkpoint(folder, tag=_DEEPSPEED_TAG, load_module_strict=not learner.args.use_peft)
     if path is None:
         raise FileNotFoundError(f"{folder} holds no state that DeepSpeed can load")
-    kept = files.load(own, "cpu")
-    reference = kept if _keeps_reference(learner) else files.load(_own_file(folder, 0), "cpu")
+    kept = load_checked(own, "cpu")
+    reference = kept if _keeps_reference(learner) else load_checked(_own_file(folder, 0), "cpu")
     if reference["reference"] is not None:
         learner.reference.load(reference["reference"])
     set_random_state(kept["random"])
+
+
+def load_checked(path: str | os.PathLike[str], map_location: Any) -> Any:
+    """A file of a state. Raises `pickle.UnpicklingError` for anything but tensors, plain data and DeepSpeed's own."""
+    import torch
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _own_file(folder: str, rank: int) -> str:
@@ -99,9 +113,6 @@ def _summed_deepspeed_files(engine: Any, folder: str) -> Any:
     """Make DeepSpeed write summed files and read without pickle; returns what does both."""
     import torch
     from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
 
     class StateFiles(TorchCheckpointEngine):
         def __init__(self) -> None:
@@ -114,8 +125,7 @@ def _summed_deepspeed_files(engine: Any, folder: str) -> Any:
             self.sums[os.path.relpath(path, folder)] = file.sums
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-                return torch.load(path, map_location=map_location, weights_only=True)
+            return load_checked(path, map_location)
 
     files = StateFiles()
     engine.checkpoint_engine = files

@@ -110,7 +110,10 @@ class RunLock:
 
     def __init__(self, args: Args) -> None:
         self._files: list[IO[bytes]] = []
-        for flag, folder in {"output_dir": Path(args.output_dir), "checkpoint_state_dir": states_folder(args)}.items():
+        for flag in ("output_dir", "checkpoint_state_dir"):
+            if not (place := getattr(args, flag)):
+                continue
+            folder = Path(place)
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / ".lock").open("ab")
             try:

@@ -46,7 +46,7 @@ class Engine:
         self.asked.append((row["index"], sampling))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        for _ in range(self.random.randrange(8)):
+        for _ in range(self.random.choice([0, 2, 10, 80])):
             await asyncio.sleep(0)
         self.in_flight -= 1
         texts = [row["texts"][i % len(row["texts"])] for i in range(sampling.n)]
@@ -91,6 +91,8 @@ class World:
         await self.actor.weights_synced(first)
         for step in range(first, last):
             found.append(await self.actor.get_step(step))
+            for _ in range(self.engine.random.randrange(40)):  # the trainer's time: further steps are made or not
+                await asyncio.sleep(0)
             self.engine.version = step + 1
             await self.actor.weights_synced(step + 1)
         return found
@@ -146,11 +148,15 @@ async def test_active_sampling_fills_every_step_with_groups_that_teach(async_ste
         assert data.warnings == []
 
 
-async def test_which_prompts_a_step_holds_does_not_depend_on_who_answers_first(tokenizer, tmp_path):
+@pytest.mark.parametrize("active", [True, False])
+async def test_which_prompts_a_step_holds_does_not_depend_on_who_answers_first(active, tokenizer, tmp_path):
     found = []
-    for delays in range(4):
+    rows = make(
+        [TEACHES, SOLVED] * 4, tokenizer
+    )  # fewer than are in flight: epochs end while their scores are not yet known
+    for delays in range(8):
         folder = tmp_path / str(delays)
-        world = World(make(KINDS, tokenizer), tokenizer, folder, delays=delays, async_steps=2, **BUSY)
+        world = World(rows, tokenizer, folder, delays=delays, async_steps=2, **(BUSY | {"active_sampling": active}))
         steps = await world.steps(0, 8)
         packed = [[batch.input_ids.tolist() for batch in data.batches[0]] for data in steps]
         found.append((world.prompts(), await world.actor.state(), packed))
@@ -250,6 +256,16 @@ async def test_when_all_prompts_are_solved_the_run_ends_with_a_sentence(tokenize
         await world.steps(0, 8)
     # Steps of 4: at the start of the third, what draws 0 to 4 solved counts, so one of the six rows is left.
     assert [len(prompts) for prompts in world.prompts().values()] == [4, 4, 1]
+
+
+def test_the_state_after_a_draw_knows_nothing_of_later_ones():
+    stream = PromptStream(PromptOrder(5, seed=0), horizon=4)
+    draws = [stream.draw() for _ in range(4)]
+    for draw in draws:
+        stream.exclude(draw)
+    state = json.loads(json.dumps(stream.state_after(draws[1])))
+    assert state == {"position": 2, "drawn": 2, "excluded": {str(draws[0].row): 0, str(draws[1].row): 1}}
+    assert PromptStream(PromptOrder(5, seed=0), 4, state).draw() == draws[2]
 
 
 async def test_an_exclusion_holds_only_once_it_must_be_known():
