@@ -10,6 +10,7 @@ import difflib
 import math
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from open_instruct.flag_help import FlagHelp
@@ -57,6 +58,19 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
         """What the judge's server loads, where the run itself starts one; else None."""
         prefix = "hosted_vllm/"
         return self.llm_judge_model[len(prefix) :] if self.llm_judge_model.startswith(prefix) else None
+
+    def _rollouts_folder(self) -> str:
+        return self.rollouts_save_path or f"{self.output_dir}/rollouts"
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run has evaluations."""
+        return bool(self.dataset_mixer_eval_list) and self.local_eval_every > 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether engines and verifiers are needed: recorded rollouts need neither, their evaluation does."""
+        return self.evaluates or self.replay_rollouts is None
 
     def check(self) -> None:
         """Refuse what cannot work. Raises `FlagError`."""
@@ -108,6 +122,15 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             ),
             (self.local_eval_every == 0, "--local_eval_every must be 1 or more, or -1 for never."),
             (
+                self.keep_last_n_checkpoints < 1 and self.keep_last_n_checkpoints != -1,
+                "--keep_last_n_checkpoints must be 1 or more, or -1 for all.",
+            ),
+            (
+                self.replay_rollouts is not None and _same_place(self.replay_rollouts, self._rollouts_folder()),
+                f"--replay_rollouts {self.replay_rollouts} is where this run writes its own rollouts: "
+                "give another --output_dir or --rollouts_save_path.",
+            ),
+            (
                 self.eval_on_step_0 and self.local_eval_every < 0,
                 "--eval_on_step_0 True and --local_eval_every -1 contradict each other: raise the second.",
             ),
@@ -137,6 +160,10 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             ),
             (self.eval_top_p is not None and not 0.0 < self.eval_top_p <= 1.0, "--eval_top_p must lie in (0, 1]."),
             (self.eval_pass_at_k < 1, "--eval_pass_at_k must be 1 or more."),
+            (
+                self.eval_pass_at_k > 1 and self.eval_temperature == 0.0,
+                f"--eval_pass_at_k {self.eval_pass_at_k} needs samples that differ: raise --eval_temperature above 0.",
+            ),
             (
                 self.eval_response_length is not None and not 0 < self.eval_response_length <= self.response_length,
                 f"--eval_response_length must lie between 1 and --response_length {self.response_length}: "
@@ -224,6 +251,10 @@ def _is_denominator(text: str) -> bool:
         return 0.0 < float(text) < math.inf
     except ValueError:
         return False
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).absolute().resolve() == Path(other).absolute().resolve()
 
 
 def parse_args(argv: list[str] | None = None) -> Args:

@@ -15,7 +15,10 @@ from typing import Any
 
 from open_instruct.config import Args
 from open_instruct.data_types import PackedBatch
+from open_instruct.learner_calls import Whereabouts, whereabouts
 from open_instruct.learner_loss import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
+from open_instruct.learner_state import FileSums, load_rank, save_rank
+from open_instruct.memory_plan import takes_turns
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
 
@@ -151,14 +154,17 @@ class PolicyTrainerRayProcess:
             verbose=False,
         )
 
-    def connect(self, engines: list[Any], address: tuple[str, int], engine_dtype: str) -> None:
-        """Set up the way to the policy engines; every rank must call it."""
+    def connect(self, engines: Any, address: tuple[str, int], engine_dtype: str) -> None:
+        """Set up the way to the policy engines, if there are any; every rank must call it."""
         import torch
 
         from open_instruct.weight_sync import NcclSender, ObjectStoreSender, weight_backend
 
+        self.sender: Any = None
+        if not len(engines):
+            return
         if weight_backend(self.args, on_cpu=self.on_cpu) == "shared_memory":
-            self.sender: Any = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
+            self.sender = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size
             self.sender = NcclSender(
@@ -169,7 +175,12 @@ class PolicyTrainerRayProcess:
     def sync_weights(self, version: int) -> float:
         """Bring all engines to this learner's weights; returns the seconds it took."""
         start = time.perf_counter()
-        self.sender.send(version)
+        if takes_turns(self.args, on_cpu=self.on_cpu):
+            import torch
+
+            torch.cuda.empty_cache()  # what the step used, for the engines that wake up now
+        if self.sender is not None:
+            self.sender.send(version)
         return time.perf_counter() - start
 
     def step(self, batches: list[PackedBatch]) -> dict[str, float]:
@@ -279,16 +290,24 @@ class PolicyTrainerRayProcess:
             tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
             save_checkpoint(self.model, tokenizer, Path(folder), state, write_more)
 
-    def save_state(self, folder: str, step: int) -> None:
-        """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
-        self.engine.save_checkpoint(folder, tag=f"step_{step}", client_state={"training_step": step})
+    def save_state(self, folder: str, step: int) -> FileSums:
+        """Write this rank's part of the state after `step` steps; every rank must call it."""
+        if self.training_step != step:
+            raise RuntimeError(f"learner {self.rank} has made {self.training_step} steps: this is no state of {step}")
+        return save_rank(self, folder)
 
     def load_state(self, folder: str, step: int) -> None:
         """Take up the state that was saved after `step` steps; every rank must call it."""
-        path, _ = self.engine.load_checkpoint(folder, tag=f"step_{step}")
-        if path is None:
-            raise FileNotFoundError(f"{folder}/step_{step} holds no state that DeepSpeed can load")
+        load_rank(self, folder)
         self.training_step = step
+
+    def sees(self, folder: str) -> bool:
+        """Whether `folder` is there on this learner's machine."""
+        return Path(folder).is_dir()
+
+    def whereabouts(self) -> Whereabouts:
+        """Where this learner runs and logs, for when it is no longer there to be asked."""
+        return whereabouts()
 
     def logprobs_of(self, token_ids: list[int]) -> list[float]:
         """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""
@@ -306,14 +325,17 @@ class PolicyTrainerRayProcess:
             return response_logprobs(self.model, batch, 1.0).tolist()
 
 
-def create_learners(args: Args, *, on_cpu: bool, gpus_per_learner: float) -> list[Any]:
-    """The learner actors of all nodes; `setup` and `connect` must follow."""
+def create_learners(
+    args: Args, *, on_cpu: bool, gpus_per_learner: float, strategies: list[Any] | None = None
+) -> list[Any]:
+    """The learner actors of all nodes; `setup` and `connect` must follow. `strategies`: where Ray puts each."""
     import ray
 
     environment = {"DS_ACCELERATOR": "cpu"} if on_cpu else {}
     actor = ray.remote(PolicyTrainerRayProcess)
+    common = {"num_cpus": 0, "num_gpus": gpus_per_learner, "runtime_env": {"env_vars": environment}}
     return [
-        actor.options(num_cpus=0, num_gpus=gpus_per_learner, runtime_env={"env_vars": environment}).remote(
+        actor.options(**common, scheduling_strategy=strategies[rank] if strategies else None).remote(
             rank, args.world_size, on_cpu=on_cpu
         )
         for rank in range(args.world_size)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from open_instruct.checkpoints import replace_folder, sync_tree
+
 
 def resolve_dtype(name: str, *, on_cpu: bool) -> str:
     """ "auto" -> float32 on a CPU, where it costs little and agrees exactly with the learner, else bfloat16."""
@@ -80,13 +82,5 @@ def save_checkpoint(
     tokenizer.save_pretrained(partial)
     if write_more is not None:
         write_more(partial)
+    sync_tree(partial)
     replace_folder(partial, folder)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; a reader sees the old one or the new one, never a mixture."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,10 +1,10 @@
 """Getting the learner's weights into the policy engines after a step.
 
-On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, and where
-learner and engine share one GPU (NCCL wants a card for each rank), the state dict travels through Ray's
-object store, which also crosses nodes, to each engine actor; the actor hands it to its engine core in an
-anonymous memory file (`SharedWeights`), received by the ``shared_memory`` backend in
-`open_instruct.weight_sync_cpu`.
+On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, where learner
+and engine share one GPU (NCCL wants a card for each rank), and where ``--weight_sync object_store`` asks for
+it, the state dict travels through Ray's object store, which also crosses nodes, to each engine actor; the
+actor hands it to its engine core in an anonymous memory file (`SharedWeights`), received by the
+``shared_memory`` backend in `open_instruct.weight_sync_cpu`. On this way an engine that died can be replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALIGNMENT = 64
 
 def weight_backend(args: Any, *, on_cpu: bool) -> str:
     """vLLM's name for the way that the weights take."""
-    return "shared_memory" if on_cpu or args.single_gpu_mode else "nccl"
+    return "shared_memory" if on_cpu or args.single_gpu_mode or args.weight_sync == "object_store" else "nccl"
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,12 @@ class SharedWeights:
 
 
 class ObjectStoreSender:
-    """Learner side without NCCL: one object in Ray's store, read by every engine."""
+    """Learner side without NCCL: one object in Ray's store, read by every engine.
 
-    def __init__(self, module: Any, dtype: Any, engines: list[Any], rank: int) -> None:
+    `engines`: `PooledEngines` or `DirectEngines` (`open_instruct.engine_pool`).
+    """
+
+    def __init__(self, module: Any, dtype: Any, engines: Any, rank: int) -> None:
         self._flat, self._engines, self._rank = FlatWeights(module, dtype), engines, rank
 
     def send(self, version: int) -> None:
@@ -90,15 +93,14 @@ class ObjectStoreSender:
 
         flat = self._flat.copy(keep=self._rank == 0)
         if flat is not None:
-            reference = ray.put(flat)
-            ray.get([e.load_weights.remote(reference, self._flat.layout, version) for e in self._engines])
+            self._engines.load_weights(ray.put(flat), self._flat.layout, version)
 
 
 class NcclSender:
     """Learner side on GPUs: vLLM's trainer-side NCCL engine, driven on every learner rank."""
 
     def __init__(
-        self, module: Any, engines: list[Any], rank: int, *, tensor_parallel_size: int, address: str, port: int
+        self, module: Any, engines: Any, rank: int, *, tensor_parallel_size: int, address: str, port: int
     ) -> None:
         from vllm.distributed.weight_transfer.nccl_engine import (
             NCCLTrainerInitInfo,
@@ -123,31 +125,24 @@ class NcclSender:
 
 
 class _EnginesClient:
-    """vLLM's `VLLMWeightSyncClient` over a list of engine actors."""
+    """vLLM's `VLLMWeightSyncClient` over `PooledEngines` or `DirectEngines`."""
 
-    def __init__(self, engines: list[Any], tensor_parallel_size: int) -> None:
+    def __init__(self, engines: Any, tensor_parallel_size: int) -> None:
         self._engines, self._tp, self.version = engines, tensor_parallel_size, 0
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         # vLLM numbers the workers of one engine from 1; those of the next engine follow.
         infos = [init_info | {"rank_offset": 1 + i * self._tp} for i in range(len(self._engines))]
-        self._call("init_weight_transfer", [(info,) for info in infos])
+        self._engines.call("init_weight_transfer", [(info,) for info in infos])
 
     def start_weight_update(self) -> None:
-        self._call("start_weight_update")
+        self._engines.call("start_weight_update")
 
     def update_weights(self, update_info: Any) -> None:
-        self._call("receive_weights", [(update_info,)] * len(self._engines))
+        self._engines.call("receive_weights", [(update_info,)] * len(self._engines))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._call("finish_weight_update", [(self.version,)] * len(self._engines))
-
-    def _call(self, method: str, arguments: list[tuple[Any, ...]] | None = None) -> None:
-        import ray
-
-        arguments = arguments or [()] * len(self._engines)
-        calls = [getattr(e, method).remote(*a) for e, a in zip(self._engines, arguments, strict=True)]
-        ray.get(calls)
+        self._engines.call("finish_weight_update", [(self.version,)] * len(self._engines))
 
 
 def _deepspeed_source(module: Any) -> Any:
