@@ -4,6 +4,7 @@ Each also writes a checkpoint and a state, and a second learner goes on from tha
 """
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,15 +54,15 @@ def learn(rank: int, world_size: int, port: int, cases: dict, folder: str) -> No
         checkpoint = f"{folder}/{name} {world_size} checkpoint"
         learner.save_model(checkpoint)
         found = {"state": whole_state(learner.model, keep=rank == 0), "metrics": metrics}
-        learner.save_state(f"{folder}/{name} {world_size} state", 2)
-        moved = learner.reference.state() if learner.reference is not None else None
+        state = Path(folder, f"{name} {world_size} state")
+        state.mkdir(exist_ok=True)
+        learner.save_state(str(state), 2)
         learner.step(step_batches(learner.args, 3)[rank])
         third = whole_state(learner.model, keep=rank == 0)
         continued = make_learner(learner.args, rank, port)
         continued.engine.module.chunk_size = 8
-        continued.load_state(f"{folder}/{name} {world_size} state", 2)
-        if moved is not None:
-            continued.reference.load(moved)
+        torch.distributed.barrier()
+        continued.load_state(str(state), 2)
         continued.step(step_batches(learner.args, 3)[rank])
         found["continued"], found["third"] = whole_state(continued.model, keep=rank == 0), third
         if rank == 0:
