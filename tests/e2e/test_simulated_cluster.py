@@ -73,6 +73,6 @@ def test_a_run_over_three_nodes(cluster, tmp_path, launch):
 
 
 def test_a_plan_that_wants_more_nodes_is_refused_in_words(cluster, tmp_path, launch):
-    run = launch(flags(tmp_path) + ["--num_learners_per_node", "1", "1", "1", "1"], **cluster.environment)
+    run = launch([*flags(tmp_path), "--num_learners_per_node", "1", "1", "1", "1"], **cluster.environment)
     assert run.process.wait(200) == 1
     assert "--num_learners_per_node names 4 nodes, the cluster has 3" in run.output()
