@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -81,18 +82,26 @@ def begin_state(states: Path, step: int) -> Path:
 
 
 def commit_state(
-    partial: Path, step: int, written: Sequence[FileSums], facts: dict[str, Any], nodes: Sequence[str] = ()
+    partial: Path,
+    step: int,
+    written: Sequence[FileSums],
+    facts: dict[str, Any],
+    nodes: Sequence[str] = (),
+    patience: float = 10.0,
 ) -> State:
     """Put the manifest to what the learners wrote, and the folder in its place.
 
     `written` holds each learner's files, `facts` what else goes into the manifest (JSON), `nodes` the
     learners' machines, for messages. A folder of the same step is replaced. Raises `StateError` when a file
-    of a learner is not to be seen from here.
+    of a learner is not to be seen from here after `patience` seconds.
     """
+    deadline = time.monotonic() + patience  # a network file system may show another machine's files late
     for rank, files in enumerate(written):
         for name, sums in files.items():
             path = partial / name
-            if path.is_file() and path.stat().st_size == sums["bytes"]:
+            while not (seen := _has_size(path, sums["bytes"])) and time.monotonic() < deadline:
+                time.sleep(0.5)
+            if seen:
                 continue
             where = f"learner {rank}" + (f" on {nodes[rank]}" if nodes else "")
             raise StateError(
@@ -107,6 +116,10 @@ def commit_state(
     target = partial.with_name(f"step_{step}")
     replace_folder(partial, target)
     return State(target, step, manifest)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def mark_newest(states: Path, step: int, *, finished: bool) -> None:

@@ -35,3 +35,5 @@ def print_dry_run(args: Args, *, plan_for: Callable[..., Any], on_cpu: bool) -> 
         print(one_gpu_report(args, own_judge=own_judge, gpu_bytes=None, download=False))
     if plan.conflicts:
         raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
+    if args.dry_run_nodes:
+        print(plan.describe_nodes(args.dry_run_nodes))

@@ -53,6 +53,7 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
     from open_instruct.reward_shaping import weigh_verifiers
+    from open_instruct.verifiers.workers import close_shared_pool
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
@@ -74,7 +75,7 @@ def prepare(args: Args) -> Prepared:
         raise FlagError(TIED_ON_CPU.format(model=args.model_name_or_path))
     options = {
         "max_prompt_token_length": args.max_prompt_token_length,
-        "known_verifiers": set(verifiers),
+        "known_verifiers": verifiers,
         "seed": args.seed,
         "transform_fns": tuple(args.dataset_transform_fn),
     }
@@ -84,6 +85,9 @@ def prepare(args: Args) -> Prepared:
         evaluation = prepare_dataset(
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
+    for name in args.report_verifiers:
+        verifiers[name.lower()].check()
+    close_shared_pool()
     rows, eval_rows = list(train), list(evaluation)
     used = {name.lower() for name in args.report_verifiers}
     if args.apply_verifiable_reward:
@@ -122,7 +126,9 @@ def run(args: Args) -> None:
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
-    args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
+    for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts"):
+        if place := getattr(args, name):
+            setattr(args, name, str(Path(place).absolute()))  # actors have working folders of their own
     if args.dry_run:
         print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return

@@ -69,7 +69,7 @@ def kl_penalty(
 
     Upstream's numbers; with d = log p - log q, clamped to +-40: 0: d (Schulman's k1); 1: d^2 / 2 (k2);
     2: exp(-d) - 1 + d (k3); 3: `ratio` x d, where `ratio` = p / p_old carries its gradient. As a loss, k1 has
-    a gradient of mean zero; 3 has that of the KL divergence itself where p = p_old.
+    a gradient of mean zero; where p = p_old, k2 and 3 have that of KL(policy || reference), k3 the reverse's.
     """
     import torch
 

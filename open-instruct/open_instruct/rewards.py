@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from open_instruct.data_types import Group, Sample, ScoredSample
+from open_instruct.dataset_rows import labels_by_verifier
 from open_instruct.ground_truth_utils import RewardConfig, SampleReward, VerificationResult, VerifierFunction
 from open_instruct.reward_shaping import NOT_STOPPED, RewardShaping
 
@@ -100,7 +101,7 @@ class RowScorer:
     async def _report(
         self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]
     ) -> dict[str, float | None]:
-        label = row["ground_truth"] if isinstance(row["ground_truth"], str) else row["ground_truth"][0]
+        label = labels_by_verifier(row["dataset"], row["ground_truth"])[0][1]
         results: dict[str, float | None] = {}
         for name, verifier in self.reported.items():
             result = await verifier.async_call(sample.token_ids, response, label, row["prompt"], rollout_state=state)

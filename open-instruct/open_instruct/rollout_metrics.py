@@ -108,8 +108,9 @@ def step_metrics(
     - ``real_batch_size_ratio``: samples with a loss over those of a full step; ``packed_ratio``: packs over samples.
     - ``model_step_min``, ``_max``, ``_mean``: updates that the engine had seen when a response was finished, and
       ``num_steps_off_policy``: how many it had missed, on average.
-    - ``time/generation``, ``time/judging``: mean seconds a group; ``time/group_generation_min`` and ``_max`` of the
-      same; ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the slowest group's seconds.
+    - ``val/actor_tokens_per_second``: ``val/num_step_tokens`` over the slowest group's seconds.
+
+    Times are `open_instruct.stage_times`'.
     """
     samples = [s for g in groups for s in g.samples]
     advantages = [sample.advantage for sample in training]
@@ -130,10 +131,6 @@ def step_metrics(
         "model_step_max": float(max(versions)),
         "model_step_mean": float(np.mean(versions)),
         "num_steps_off_policy": float(step - np.mean(versions)),
-        "time/generation": float(np.mean(seconds)),
-        "time/judging": float(np.mean([g.scoring_seconds for g in groups])),
-        "time/group_generation_min": min(seconds),
-        "time/group_generation_max": max(seconds),
         "val/actor_tokens_per_second": tokens / max(seconds) if max(seconds) > 0 else None,
     }
 

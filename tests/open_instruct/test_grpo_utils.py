@@ -106,14 +106,17 @@ def test_kl_estimators_by_hand(estimator, expected):
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-def exact_kl_and_estimate(estimator: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits of a policy over 6 tokens; KL(policy || reference), and the estimator's mean over the policy's tokens."""
+def exact_kl_and_estimate(estimator: int, *, reverse: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of a policy over 6 tokens; KL(policy || reference), and the estimator's mean over the policy's tokens.
+
+    `reverse` gives KL(reference || policy) instead.
+    """
     torch.manual_seed(0)
     logits = torch.randn(6, dtype=torch.double, requires_grad=True)
     p, q = torch.log_softmax(logits, 0), torch.log_softmax(torch.randn(6, dtype=torch.double), 0)
     drawn = p.detach().exp()  # the sampling distribution is not differentiated, as in training
     estimate = (drawn * kl_penalty(p, q, estimator, torch.exp(p - p.detach()))).sum()
-    return logits, (p.exp() * (p - q)).sum(), estimate
+    return logits, (q.exp() * (q - p)).sum() if reverse else (p.exp() * (p - q)).sum(), estimate
 
 
 @pytest.mark.parametrize("estimator", [0, 2, 3])
@@ -122,14 +125,19 @@ def test_k1_k3_and_the_weighted_k1_average_to_the_kl_divergence(estimator):
     torch.testing.assert_close(estimate, exact)
 
 
-def test_the_weighted_k1_alone_has_the_gradient_of_the_kl_divergence_on_average():
-    logits, exact, estimate = exact_kl_and_estimate(3)
+@pytest.mark.parametrize(("estimator", "reverse"), [(1, False), (2, True), (3, False)])
+def test_what_the_kl_estimators_minimise_on_average(estimator, reverse):
+    """As losses, k2 and the weighted k1 have the gradient of KL(policy || reference), k3 that of the reverse."""
+    logits, exact, estimate = exact_kl_and_estimate(estimator, reverse=reverse)
     [expected] = torch.autograd.grad(exact, logits, retain_graph=True)
     [gradient] = torch.autograd.grad(estimate, logits)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_k1_as_a_loss_teaches_nothing_on_average():
     logits, _, estimate = exact_kl_and_estimate(0)
     [gradient] = torch.autograd.grad(estimate, logits)
-    torch.testing.assert_close(gradient, torch.zeros_like(gradient))  # as a loss, k1 teaches nothing
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
 
 
 def test_kl_differences_are_clamped():

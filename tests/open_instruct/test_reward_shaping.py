@@ -45,15 +45,17 @@ def test_a_hostile_response_does_not_stall_the_form_check():
     assert not follows_r1_format("</think>" * 100_000 + "<answer" * 100_000 + " " * 1_000_000)
 
 
+FORM = {"apply_r1_style_format_reward": True, "r1_style_format_reward": 2.0}
+
+
 @pytest.mark.parametrize(
     ("flags", "good", "bad"),
     [
         ({}, 7.0, 7.0),
-        ({"apply_r1_style_format_reward": True}, 7.0, 0.0),
-        # In upstream the gate asks for a format reward of exactly 1, so here it would give 0 to both.
-        ({"apply_r1_style_format_reward": True, "r1_style_format_reward": 2.0}, 7.0, 0.0),
-        ({"apply_r1_style_format_reward": True, "r1_style_format_reward": 2.0, "additive_format_reward": True}, 9.0, 7.0),
-        ({"apply_r1_style_format_reward": True, "apply_verifiable_reward": False}, 1.0, 0.0),
+        (FORM | {"r1_style_format_reward": 1.0}, 7.0, 0.0),
+        (FORM, 7.0, 0.0),  # upstream's gate asks for a format reward of exactly 1, and would give 0 to both
+        (FORM | {"additive_format_reward": True}, 9.0, 7.0),
+        (FORM | {"apply_verifiable_reward": False}, 2.0, 0.0),
         ({"apply_verifiable_reward": False, "non_stop_penalty": True}, 0.0, 0.0),
     ],
 )  # fmt: skip

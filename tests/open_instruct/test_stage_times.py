@@ -121,7 +121,7 @@ class SlowJudge:
 
     def warm_up(self) -> None: ...
 
-    async def score(self, row, samples):
+    async def score(self, row, samples, max_tokens):
         import time
 
         start = time.perf_counter()
@@ -134,10 +134,10 @@ class SlowJudge:
         ]
 
 
-class Generate:
-    async def remote(self, prompt_ids, sampling):
-        await asyncio.sleep(0.01)
-        return [Sample([1, 2], [-1.0, -1.0], "stop", 0) for _ in range(sampling.n)]
+async def generate(prompt_ids, sampling):
+    """An engine that takes 10 ms for a group."""
+    await asyncio.sleep(0.01)
+    return [Sample([1, 2], [-1.0, -1.0], "stop", 0) for _ in range(sampling.n)]
 
 
 @pytest.mark.parametrize(("async_steps", "learner_works", "hidden"), [(1, 0.2, True), (0, 0.2, False), (1, 0.0, False)])
@@ -151,8 +151,8 @@ async def test_judging_is_hidden_when_the_learner_works_meanwhile(async_steps, l
         save_traces=False,
     )
     rows = [{"index": i, "input_ids_prompt": [1], "dataset": ["general-flip"]} for i in range(4)]
-    engine = SimpleNamespace(generate=Generate())
-    actor = DataPreparationActor(args, [engine], rows, [], SlowJudge(0.1), pad_token_id=0)  # ty: ignore
+    actor = DataPreparationActor(args, SimpleNamespace(actors=[]), rows, [], SlowJudge(0.1), pad_token_id=0)  # ty: ignore
+    actor._generate = generate
     await actor.weights_synced(0)
     metrics = {}
     for step in range(3):

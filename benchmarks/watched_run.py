@@ -1,0 +1,155 @@
+"""Run a training command and read the clock and the CPU time of its processes between two of its steps."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from step_profile import TAG, processes
+
+#: What both trainers print when a step is over.
+STEP = re.compile(r"step\s+(\d+)/\d+")
+#: Seconds of silence after which a run is taken to hang.
+LONGEST_SILENCE = 240.0
+
+
+class RunFailed(RuntimeError):
+    """The command ended early, hung or failed; the text holds the end of its log."""
+
+
+@dataclass
+class Watched:
+    """Between step `first` and step `last`: seconds of each step, CPU seconds a step by role and of the judge."""
+
+    first: int
+    last: int
+    step_seconds: list[float] = field(default_factory=list)
+    cpu_by_role: dict[str, float] = field(default_factory=dict)
+    judge_cpu: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds a step: what throughput follows from."""
+        return sum(self.step_seconds) / len(self.step_seconds)
+
+
+def cpu_of_tree(pid: int | None) -> float:
+    """CPU seconds so far of a process and all of its descendants; 0 for None."""
+    if pid is None:
+        return 0.0
+    root = psutil.Process(pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
+def watch(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    first: int,
+    last: int,
+    judge_pid: int | None,
+    at_first: Callable[[dict[int, tuple[str, float]]], None] | None = None,
+) -> Watched:
+    """Run `command` to its end and return what was read between its steps `first` and `last`.
+
+    `at_first` gets the processes (pid: role, CPU seconds) when the measured steps begin. Raises `RunFailed`.
+    """
+    tag = uuid.uuid4().hex
+    marks: dict[int, tuple[float, dict[int, tuple[str, float]], float]] = {}
+    times: dict[int, float] = {}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as errors:
+        child = subprocess.Popen(
+            list(command), stdout=subprocess.PIPE, stderr=errors, text=True,
+            env={**os.environ, **env, TAG: tag}, start_new_session=True,
+        )  # fmt: skip
+        guard = _Guard(child)
+        assert child.stdout
+        try:
+            for line in child.stdout:
+                guard.heard()
+                errors.write(line)
+                found = STEP.match(line)
+                if not found:
+                    continue
+                number = int(found[1])
+                times[number] = time.perf_counter()
+                if number in (first, last):
+                    marks[number] = (times[number], processes(tag), cpu_of_tree(judge_pid))
+                if number == first and at_first is not None:
+                    at_first(marks[first][1])
+            code = child.wait()
+        finally:
+            guard.stop()
+            _end(child, tag)
+    if code or len(marks) < 2:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise RunFailed(f"the run ended with code {code} after {len(times)} of {last} steps; {log} ends with:\n{tail}")
+    return _between(first, last, times, marks)
+
+
+def _between(first: int, last: int, times: dict[int, float], marks: dict) -> Watched:
+    (_, before, judge_before), (_, after, judge_after) = marks[first], marks[last]
+    steps = last - first
+    watched = Watched(first, last, judge_cpu=(judge_after - judge_before) / steps)
+    watched.step_seconds = [times[n + 1] - times[n] for n in range(first, last)]
+    for pid, (role, seconds) in after.items():
+        used = (seconds - before.get(pid, ("", 0.0))[1]) / steps
+        watched.cpu_by_role[role] = watched.cpu_by_role.get(role, 0.0) + used
+    return watched
+
+
+class _Guard:
+    """Ends a child that says nothing for too long, so that a hung run cannot hold up the benchmark."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        import threading
+
+        self._child, self._last, self._over = child, time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def heard(self) -> None:
+        """The child has said something."""
+        self._last = time.monotonic()
+
+    def stop(self) -> None:
+        """No more watching."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(5.0):
+            if time.monotonic() - self._last > LONGEST_SILENCE:
+                print(f"no step for {LONGEST_SILENCE:.0f} s: the run is ended", file=sys.stderr)
+                self._child.terminate()
+                if not self._over.wait(20.0):
+                    self._child.kill()
+                return
+
+
+def _end(child: subprocess.Popen[str], tag: str) -> None:
+    """End the child and whatever carries its tag: nothing of one round may run during the next."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    left = [psutil.Process(pid) for pid in processes(tag) if psutil.pid_exists(pid)]
+    for process in left:
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    for process in psutil.wait_procs(left, timeout=10)[1]:
+        process.kill()
