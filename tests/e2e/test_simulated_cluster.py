@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT, TAG, tagged_processes, tiny_flags
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def flags(folder, **changes):
 
 def test_a_run_over_three_nodes(cluster, tmp_path, launch):
     run = launch(flags(tmp_path), **cluster.environment)
-    run.wait_for("step 1/3", 600)
+    run.wait_for("step 1/3", 800)
     nodes = {
         title: sorted(node for _, node in cluster.workers(title))
         for title in ("ray::PolicyTrainer", "ray::LLMRayActor", "ray::JudgeReplica", "ray::DataPreparation")
     }
-    assert run.process.wait(400) == 0, run.output()
+    assert run.process.wait(600) == 0, run.output()
     for title in ("ray::PolicyTrainer", "ray::LLMRayActor", "ray::JudgeReplica"):
         assert len(set(nodes[title])) == 2, nodes
     assert nodes["ray::DataPreparation"] == [0], "it writes next to the driver's files"
