@@ -203,7 +203,8 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     """
     output, states, rollouts = Path(args.output_dir).absolute(), states_folder(args), rollouts_folder(args)
     moved = []
-    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if (output / name).exists()]}
+    # Verifiers that record their calls have made an empty folder by now.
+    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_anything(output / name)]}
     if states != output / "state":
         left.setdefault(states, []).extend(path for pattern in STATE_FILES for path in states.glob(pattern))
     if rollouts != output / "rollouts":
@@ -213,6 +214,10 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
         if paths := [path for path in paths if path not in kept]:
             moved.append(_move_to_previous(folder, paths))
     return moved
+
+
+def _holds_anything(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _move_to_previous(folder: Path, paths: list[Path]) -> Path:

@@ -153,6 +153,8 @@ def test_an_earlier_run_is_moved_whole(unfinished):
     assert (folder / "previous" / "1" / "state" / "step_4").is_dir()
     assert (folder / "data").exists() and not (folder / "state").exists()
     assert set_aside_earlier_run(unfinished) == []
+    (folder / "judge_calls").mkdir(exist_ok=True)  # what a verifier makes before the run has begun
+    assert set_aside_earlier_run(unfinished) == []
 
 
 def test_states_and_rollouts_elsewhere_are_moved_there(tmp_path):
