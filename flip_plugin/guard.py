@@ -1,4 +1,5 @@
 """``python -I -S guard.py COMMAND...``: become COMMAND, and end all of its process group when it ends, however.
+Without a command: guard the process that started this one, the leader of the group that both are in.
 
 vLLM's server starts its engine as a child of its own, which outlives a killed server and keeps the GPU's
 memory. The guard is a small child of COMMAND that the kernel wakes when COMMAND is gone. Run by path, without
@@ -19,6 +20,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Leave a guard behind and run the command in this very process."""
     command, group_leader = sys.argv[1:], os.getpid()
+    if not command:
+        guard(os.getpgrp())
     if os.fork() == 0:
         guard(group_leader)
     os.execvp(command[0], command)
@@ -38,7 +41,7 @@ def guard(parent: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while members(group) != [os.getpid()] and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(group, signal.SIGKILL)
+    os.killpg(group, signal.SIGKILL)  # this process included: nothing below is reached
 
 
 def members(group: int) -> list[int]:

@@ -77,6 +77,21 @@ def start_child(command: list[str], *, env: dict[str, str], log_path: Path) -> s
         )
 
 
+def guard_children() -> None:
+    """Leave a guard that ends whatever this process started when this process ends, however it does.
+
+    For a process that lets others start children, as a Ray worker lets vLLM. It becomes the leader of a process
+    group of its own, which its children then belong to; call it before there are any. Linux only.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    guard = Path(__file__).with_name("guard.py")
+    # In our group, like the others: it ends the group that it is in.
+    subprocess.Popen([sys.executable, "-I", "-S", str(guard)], stdin=subprocess.DEVNULL)
+
+
 def stop_child(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
     """End `child` and everything in its process group: politely, then after `grace` seconds by force.
 

@@ -15,19 +15,24 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from flip_plugin.echo import penalty
 from flip_plugin.metrics import Similarity
 from flip_plugin.parsing import parse_flip_reply
 
-# time: seconds since 1970. score: in the verifier's own 0..1, None unless status is "ok";
-# similarity: the same before the echo policy's penalty.
+# split, draw, training_step: where in a training run (see `call_context`). time: seconds since 1970.
+# score: in the verifier's own 0..1, None unless status is "ok"; similarity: the same before the echo policy's penalty.
 FIELDS = (
     "id",
     "time",
+    "split",
+    "draw",
+    "training_step",
     "judge_type",
     "model",
     "api_base",
@@ -49,6 +54,11 @@ FIELDS = (
     "cached",
     "error",
 )
+
+
+#: What a trainer notes with every call that is judged in this context (fields of `FIELDS`): ``split`` "train" or
+#: "eval", ``draw`` the number of the prompt's draw, ``training_step`` the step that it belongs to.
+call_context: ContextVar[Mapping[str, Any]] = ContextVar("call_context", default=MappingProxyType({}))
 
 
 class JudgeCallWriter:
@@ -73,7 +83,7 @@ class JudgeCallWriter:
         unknown = call.keys() - set(FIELDS)
         if unknown:
             raise ValueError(f"not fields of a judge call: {', '.join(sorted(unknown))}")
-        line = {**dict.fromkeys(FIELDS), "id": uuid.uuid4().hex, "time": time.time(), **call}
+        line = {**dict.fromkeys(FIELDS), "id": uuid.uuid4().hex, "time": time.time(), **call_context.get(), **call}
         file = self._open()
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()

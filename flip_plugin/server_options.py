@@ -10,6 +10,8 @@ from flip_plugin.processes import DIE_WITH_PARENT
 
 #: Addresses that stand for all of a machine's, and the one by which the machine itself gets there.
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+#: As a host: the address under which Ray knows the machine that a replica runs on (`JudgePool` only).
+NODE_ADDRESS = "node"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class ServerOptions:
     """How a judge is served. Sizes in tokens, memory in bytes or as a share of the card's.
 
     `port` 0 is any free one. `api_key`, if set, is asked of every client; it reaches the server by its
-    environment, so that it shows neither in the process list nor in a log.
+    environment, so that it shows neither in the process list nor in a log. `sleep_mode` opens /sleep and /wake_up,
+    which ask for no key: for loopback only.
     """
 
     model: str
@@ -34,6 +37,7 @@ class ServerOptions:
     enforce_eager: bool = False
     on_cpu: bool = False
     omp_threads: int | None = None
+    sleep_mode: bool = False
     extra_args: tuple[str, ...] = field(default=())
 
     def command(self, port: int) -> list[str]:
@@ -64,6 +68,8 @@ class ServerOptions:
             args += ["--block-size", "32"]
         if self.on_cpu and self.tensor_parallel_size == 1:
             args += ["--distributed-executor-backend", "uni"]  # saves a process and its 9 s import
+        if self.sleep_mode:
+            args += ["--enable-sleep-mode"]
         return args + list(self.extra_args)
 
     def environment(self) -> dict[str, str]:
@@ -72,6 +78,8 @@ class ServerOptions:
         env.pop("VLLM_API_KEY", None)  # a key that nobody gave us would lock our own clients out
         if self.api_key:
             env["VLLM_API_KEY"] = self.api_key
+        if self.sleep_mode:
+            env["VLLM_SERVER_DEV_MODE"] = "1"  # vLLM offers the two calls in this mode alone
         if self.on_cpu:
             env |= cpu_engine_env(self.omp_threads)
         return env

@@ -10,7 +10,8 @@ reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a server that s
 
 A replica keeps its URL when its server dies (the actor starts it again) and when its actor dies (Ray starts
 that again, on the same machine). Replicas bind loopback unless told otherwise, and then run where the driver
-runs; with a wildcard host Ray spreads them over the cluster's machines.
+runs; with a wildcard host, or each on its machine's own address (`NODE_ADDRESS`), Ray spreads them over the
+cluster's machines.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flip_plugin.judge_server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
 from flip_plugin.processes import reserve_port
-from flip_plugin.server_options import WILDCARDS, ServerOptions, cpu_engine_env
+from flip_plugin.server_options import NODE_ADDRESS, WILDCARDS, ServerOptions, cpu_engine_env
 
 __all__ = [
+    "NODE_ADDRESS",
     "JudgePool",
     "JudgeReplica",
     "JudgeServer",
@@ -51,14 +53,14 @@ class JudgeReplica(JudgeServer):
     def __init__(self, options: ServerOptions, log_path: str, policy: RestartPolicy) -> None:
         import ray
 
+        here = ray.util.get_node_ip_address()
+        restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
         anywhere = options.host in WILDCARDS
-        super().__init__(
-            options,
-            log_path,
-            policy=policy,
-            public_host=ray.util.get_node_ip_address() if anywhere else None,
-            restarted=bool(ray.get_runtime_context().was_current_actor_reconstructed),
-        )
+        if options.host == NODE_ADDRESS:
+            options = replace(options, host=here)
+            if not restarted and not _is_free(here, options.port):
+                options = replace(options, port=0)  # it was free on the driver's machine only
+        super().__init__(options, log_path, policy=policy, public_host=here if anywhere else None, restarted=restarted)
 
 
 class JudgePool:
@@ -72,6 +74,7 @@ class JudgePool:
         self._placement: Any = None
         self._last: list[ServerHealth | None] = [None] * len(actors)
         self._former_restarts = [0] * len(actors)  # by actors that are no more
+        self._asked: list[Any] = [None] * len(actors)  # health calls under way, for `poll`
 
     @classmethod
     def launch(
@@ -82,19 +85,23 @@ class JudgePool:
         log_dir: str | Path,
         num_gpus: float = 0.0,
         policy: RestartPolicy | None = None,
+        strategies: Sequence[Any] | None = None,
     ) -> JudgePool:
         """Start the actors and return at once; `wait_ready` blocks until they serve.
 
         `options.port` is the first replica's; the others take those that follow. `num_gpus` is for each.
-        Raises `JudgeServerError` where a port is in use.
+        `strategies`: where Ray is to run each, reserved by the caller. Raises `JudgeServerError` where a port is
+        in use.
         """
         import ray
 
-        if options.host in WILDCARDS and not options.api_key:
+        if (options.host in WILDCARDS or options.host == NODE_ADDRESS) and not options.api_key:
             logger.warning("the judge servers bind %s without an API key: anybody can use them", options.host)
         log_dir = Path(log_dir).resolve()  # actors may run in another folder
         ports, keepers = _reserve_ports(options, num_replicas)
-        placement, strategies = _placement(options, num_replicas, num_gpus)
+        placement = None
+        if strategies is None:
+            placement, strategies = _placement(options, num_replicas, num_gpus)
         actor_class = ray.remote(JudgeReplica)
         actors = [
             actor_class.options(
@@ -186,6 +193,29 @@ class JudgePool:
             "restarts": sum(state.restarts for state in states),
         }
 
+    def poll(self) -> dict[str, float]:
+        """`stats` without waiting, for every step of a loop: of the newest answers that are here. Asks for newer."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        for index, actor in enumerate(self.actors):
+            if self._asked[index] is not None and ray.wait([self._asked[index]], timeout=0)[0]:
+                try:
+                    self._counted(index, ray.get(self._asked[index]))
+                except RayActorError:
+                    if (last := self._last[index]) is not None:
+                        self._last[index] = replace(last, state="unreachable")
+                self._asked[index] = None
+            if self._asked[index] is None:
+                self._asked[index] = actor.health.remote()
+        known = [state for state in self._last if state is not None]
+        return {
+            "replicas": len(self.actors),
+            # One that has not been heard of has just come up.
+            "serving": len(self.actors) - sum(state.state != "serving" for state in known),
+            "restarts": sum(state.restarts for state in known),
+        }
+
     def stop(self, *, graceful: bool = True) -> None:
         """End the servers, then the actors. Not `graceful`: kill the actors, and the kernel their servers."""
         import ray
@@ -225,11 +255,12 @@ def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[
     """Distinct ports, kept by this process, so that they outlive an actor. Raises `JudgeServerError`."""
     ports, keepers = [], []
     wanted = [options.port + i for i in range(count)] if options.port else [0] * count
-    if options.port and options.host in WILDCARDS:
+    everywhere = options.host in WILDCARDS or options.host == NODE_ADDRESS
+    if options.port and everywhere:
         return wanted, []  # whether they are free is for the machines to say where the replicas will run
     for port in wanted:
         try:
-            keepers.append(reserve_port(options.host, port))
+            keepers.append(reserve_port("0.0.0.0" if options.host == NODE_ADDRESS else options.host, port))
         except OSError as error:
             for keeper in keepers:
                 keeper.close()
@@ -243,6 +274,14 @@ def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[
     return ports, keepers
 
 
+def _is_free(host: str, port: int) -> bool:
+    try:
+        reserve_port(host, port).close()
+    except OSError:
+        return False
+    return True
+
+
 def _placement(options: ServerOptions, count: int, num_gpus: float) -> tuple[Any, list[Any]]:
     """Where Ray may run the replicas: (a placement group to remove in the end, a strategy for each).
 
@@ -251,7 +290,7 @@ def _placement(options: ServerOptions, count: int, num_gpus: float) -> tuple[Any
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-    if options.host not in WILDCARDS:
+    if options.host not in WILDCARDS and options.host != NODE_ADDRESS:
         here = ray.get_runtime_context().get_node_id()
         return None, [NodeAffinitySchedulingStrategy(here, soft=False)] * count
     # A bundle stays on its machine for as long as that lives. It must hold something: a token share of a CPU.

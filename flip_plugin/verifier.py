@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flip_plugin.judge import run_sync
+from flip_plugin.judged_verifier import JudgedVerifier
 from flip_plugin.launch import prompt_opens_think
 from flip_plugin.reward import PRESETS, FlipResult, FlipReward
 from flip_plugin.settings import missing_score, options_from_env
@@ -56,7 +56,7 @@ OUR_FIELDS = {
 }
 
 
-class FlipVerifier(VerifierFunction):
+class FlipVerifier(JudgedVerifier, VerifierFunction):
     """Scores a response by how well a judge can infer its instruction from it. Pickles.
 
     Raises ValueError when an option is not usable, at once and not at the first response.
@@ -64,7 +64,7 @@ class FlipVerifier(VerifierFunction):
 
     def __init__(self, verifier_config: Any = None) -> None:
         super().__init__("general-flip", verifier_config=verifier_config or LMJudgeVerifierConfig(), weight=1.0)
-        self._start()
+        self.tally = Tally()
         # Settled here, in the trainer's driver: a worker's environment and disk may be another's.
         self._options = our_options(self.verifier_config) if CAN_BE_MISSING else upstream_options(self.verifier_config)
         self._stands_in = None if CAN_BE_MISSING else missing_score()
@@ -78,21 +78,11 @@ class FlipVerifier(VerifierFunction):
     def get_config_class(cls) -> type[Any]:
         return LMJudgeVerifierConfig
 
-    def _start(self) -> None:
-        """What belongs to one process: its client, and its counts."""
-        self._reward: FlipReward | None = None
-        self.tally = Tally()
-
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_reward", "tally")}
+        return super().__getstate__() | {"tally": Tally()}  # each process counts for itself
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start()
-
-    def stats(self) -> dict[str, Any]:
-        """Counters and latencies of this process's judge client (`JudgeClient.stats`); {} before its first call."""
-        return self._reward.client.stats() if self._reward else {}
+    def make_reward(self) -> FlipReward:
+        return FlipReward(**self._options)
 
     async def async_call(
         self,
@@ -122,34 +112,22 @@ class FlipVerifier(VerifierFunction):
             return VerificationResult(score=self._stands_in, reasoning=result.status)
         return VerificationResult(score=float(result.score), reasoning=result.reasoning)
 
-    def __call__(
-        self,
-        tokenized_prediction: list[int],
-        prediction: str,
-        label: Any,
-        query: str | None = None,
-        rollout_state: Mapping[str, Any] | None = None,
-    ) -> VerificationResult:
-        """The same, blocking; works inside a running event loop, too."""
-        return run_sync(self.async_call(tokenized_prediction, prediction, label, query, rollout_state))
-
     async def _judge(self, prediction: Any, label: Any, query: Any, rollout_state: Any) -> FlipResult:
-        if self._reward is None:
-            self._reward = FlipReward(**self._options)
         state = rollout_state if isinstance(rollout_state, Mapping) else {}
         try:
             messages = state.get("messages")
             if messages:
-                target = target_of_row(label, messages, self._reward.target)
+                target = target_of_row(label, messages, self.reward.target)
             else:
                 target = target_from_query(query if isinstance(query, str) else None, label)
         except NoTarget as error:
             return FlipResult(status="no_target", error=str(error))
         if self._stands_in is not None and isinstance(query, str) and query and target.instruction not in query:
             self.tally.stray_target(target.instruction)
-        if self._opens_think and isinstance(prediction, str) and prediction.strip():
+        opens_think = self._opens_think or state.get("prompt_opens_think")
+        if opens_think and isinstance(prediction, str) and prediction.strip():
             prediction = f"<think>{prediction}"
-        return await self._reward.score(target, prediction, finish_reason=state.get("finish_reason"))
+        return await self.reward.score(target, prediction, finish_reason=state.get("finish_reason"))
 
 
 def our_options(config: Any) -> dict[str, Any]:

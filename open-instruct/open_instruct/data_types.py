@@ -36,7 +36,12 @@ class Sample:
 
 @dataclass
 class ScoredSample:
-    """A sample with what the verifiers said of it; `reward` is None where a score is missing."""
+    """A sample with what the verifiers said of it; `reward` is None where a score is missing.
+
+    `score` is the mean of the verifiers' own scores, 0 to 1, None where one is missing or none was asked;
+    `format_reward` and `overlong` are those parts of the reward, None where they are off.
+    `judge_start` is a time of the data preparation actor's clock, as is `Group.generation_start`.
+    """
 
     sample: Sample
     response: str
@@ -47,6 +52,9 @@ class ScoredSample:
     reported: dict[str, float | None]
     advantage: float | None = None
     judge_seconds: float = 0.0
+    format_reward: float | None = None
+    overlong: float | None = None
+    judge_start: float = 0.0
 
 
 @dataclass
@@ -57,11 +65,12 @@ class Group:
     samples: list[ScoredSample]
     generation_seconds: float
     scoring_seconds: float
+    generation_start: float = 0.0
 
 
 @dataclass
 class PackedBatch:
-    """One learner's share of a step: packs of several samples each, padded to one length.
+    """One learner's share of a mini-batch: packs of several samples each, padded to one length.
 
     Lists of P packs, each of L integers or floats (L = pack length):
     `input_ids`, `position_ids`, `segment_ids` (0 is padding, samples count from 1),
@@ -79,8 +88,13 @@ class PackedBatch:
 
 @dataclass
 class StepData:
-    """A training step as the data side hands it over: a batch for each learner, and what it measured."""
+    """A training step as the data side hands it over, and what it measured.
+
+    `batches[rank][i]` is mini-batch i of learner `rank`; all learners have as many mini-batches, and as many
+    packs in each. `warnings` are sentences for the log.
+    """
 
     step: int
-    batches: list[PackedBatch]
+    batches: list[list[PackedBatch]]
     metrics: dict[str, float | None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ A row's columns (names and meanings are Open Instruct's):
 - `messages`: a list of `{"role", "content"}`; a closing assistant turn is left out;
 - `dataset`: the name of the verifier that scores its responses, or a list of names;
 - `ground_truth`: what that verifier wants, or a list with an entry for each name. For
-  `general-flip`: the exact text that is to be recovered.
+  `general-flip`: the exact text that is to be recovered; for others see docs/verifiers.md.
 
 What is wrong is said with the row's number, its file, the field, and what to do.
 """
@@ -194,9 +194,54 @@ def _concatenate(parts: list[Dataset]) -> Dataset:
 # --- checking ------------------------------------------------------------------------------------
 
 
+def labels_by_verifier(dataset: str | Sequence[str], ground_truth: Any) -> list[tuple[str, Any]]:
+    """(verifier's name, its label) for each verifier of a row.
+
+    A list in ``ground_truth`` has an entry for each name; but one verifier's list of other than one entry is its
+    label, such as the accepted answers of `string_f1`. Raises ValueError where the two do not fit.
+    """
+    names = [dataset] if isinstance(dataset, str) else list(dataset)
+    listed = isinstance(ground_truth, Sequence) and not isinstance(ground_truth, str)
+    labels = list(ground_truth) if listed and (len(names) > 1 or len(ground_truth) == 1) else [ground_truth]
+    if len(names) != len(labels):
+        raise ValueError(f"{len(names)} verifiers in 'dataset', but {len(labels)} in 'ground_truth'")
+    return list(zip(names, labels, strict=True))
+
+
+class _Labels:
+    """Asks verifiers whether they can use a label; and each, when it is first needed, whether it works here."""
+
+    def __init__(self, verifiers: Collection[str]) -> None:
+        self.names = {name.lower() for name in verifiers}
+        given = verifiers.items() if isinstance(verifiers, Mapping) else ()
+        # FLIP's rule is below: it has a verifier of this name without our trainer's hooks, too.
+        self._verifiers: dict[str, Any] = {name.lower(): one for name, one in given if name.lower() != FLIP_VERIFIER}
+        self._tried: set[str] = set()
+
+    def problem(self, name: str, label: Any) -> str | None:
+        """What is wrong with `label`. Raises what the verifier's `check` raises."""
+        key = name.lower()
+        verifier = self._verifiers.get(key)
+        if verifier is None:
+            if isinstance(label, str) or (key != FLIP_VERIFIER and isinstance(label, Sequence)):
+                return None
+            return f"for {name} must be text, not {type(label).__name__}"
+        if key not in self._tried:
+            verifier.check()
+            self._tried.add(key)
+        try:
+            verifier.check_label(label)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
 def validate_rows(rows: Iterable[Mapping[str, Any]], known_verifiers: Collection[str]) -> None:
-    """Raise `DatasetError` that names the first problems and counts the rest; pass when all is well."""
-    known = {name.lower() for name in known_verifiers}
+    """Raise `DatasetError` that names the first problems and counts the rest; pass when all is well.
+
+    Where `known_verifiers` maps names to verifiers, their `check` and `check_label` are asked, too.
+    """
+    known = _Labels(known_verifiers)
     reported, problems, bad_rows = [], 0, 0
     for number, row in enumerate(rows, start=1):
         found = [*_message_problems(row.get("messages")), *_verifier_problems(row, known)]
@@ -236,7 +281,7 @@ def _message_problems(messages: Any) -> Iterator[tuple[str, str]]:
         yield "messages", f"the last user turn (turn {last_user[0]}) is an empty prompt: fill it or remove the row"
 
 
-def _verifier_problems(row: Mapping[str, Any], known: set[str]) -> Iterator[tuple[str, str]]:
+def _verifier_problems(row: Mapping[str, Any], known: _Labels) -> Iterator[tuple[str, str]]:
     names, truth = row.get("dataset"), row.get("ground_truth")
     listed = isinstance(names, Sequence) and not isinstance(names, str)
     names = list(names) if listed else [names]
@@ -244,21 +289,25 @@ def _verifier_problems(row: Mapping[str, Any], known: set[str]) -> Iterator[tupl
         yield "dataset", "is missing: write the name of the verifier, such as general-flip"
         return
     for name in names:
-        if name.lower() not in known:
-            close = difflib.get_close_matches(name.lower(), known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
+        if name.lower() not in known.names:
+            close = difflib.get_close_matches(name.lower(), known.names, n=1)
+            there = ", ".join(sorted(known.names)) or "none"
+            advice = f"did you mean {close[0]!r}?" if close else f"there are {there}"
             yield "dataset", f"no verifier is called {name!r}; {advice}"
-    if listed and len(names) > 1 and (isinstance(truth, str) or not truth or len(truth) != len(names)):
+    try:
+        pairs = labels_by_verifier(names, truth)
+    except ValueError:
         count = len(truth) if isinstance(truth, Sequence) and not isinstance(truth, str) else 1
         yield "ground_truth", f"{len(names)} verifiers need a list of {len(names)} entries, but there is {count}"
         return
-    truths = list(truth) if listed and isinstance(truth, Sequence) and not isinstance(truth, str) else [truth]
-    for name, value in zip(names, truths, strict=False):
-        if not value or (isinstance(value, str) and not value.strip()):
+    if not listed and names[0].lower() == FLIP_VERIFIER:
+        pairs = [(names[0], truth)]  # FLIP's is never a list
+    for name, value in pairs:
+        if value is None or (isinstance(value, Collection) and not value) or not str(value).strip():
             what = "the exact text to be recovered" if name.lower() == FLIP_VERIFIER else "what the verifier wants"
             yield "ground_truth", f"is missing or empty: for {name} it must hold {what}"
-        elif not isinstance(value, str) and (name.lower() == FLIP_VERIFIER or not isinstance(value, Sequence)):
-            yield "ground_truth", f"for {name} must be text, not {type(value).__name__}"
+        elif name.lower() in known.names and (problem := known.problem(name, value)):
+            yield "ground_truth", problem
 
 
 def content_text(content: Any, *, allow_none: bool = False) -> str:

@@ -229,6 +229,11 @@ class ClusterConfig:
     vllm_enforce_eager: bool = flag(False, "no CUDA graphs: starts sooner, generates slower")
     vllm_enable_prefix_caching: bool = flag(False, "cache common prefixes of prompts in the policy engines")
     vllm_attention_backend: str | None = flag(None, "vLLM's attention backend for the policy engines")
+    weight_sync: Literal["auto", "object_store"] = flag(
+        "auto",
+        "how weights reach the engines: auto is NCCL between GPUs; object_store (Ray's, slower, and the only way on "
+        "CPUs) lets an engine that died be started again",
+    )
     max_actor_restarts: int = flag(
         3, "how often a policy engine that died is started again before the run gives up; 0: never"
     )
@@ -254,13 +259,18 @@ class RunConfig:
     checkpoint_state_freq: int = flag(200, "write a resumable state every so many steps; -1: at the end only")
     checkpoint_state_dir: str | None = flag(None, "where states go; not given: OUTPUT_DIR/state")
     keep_last_n_checkpoints: int = flag(3, "how many Hugging Face checkpoints and states are kept; -1: all")
+    stop_patience: int = flag(
+        30, "seconds that SIGTERM or Ctrl-C leave for ending the step and writing a state; 0: stop at once"
+    )
     with_tracking: bool = flag(False, "log to Weights & Biases, too (WANDB_MODE=offline needs no account)")
     wandb_project_name: str = flag("open_instruct", "Weights & Biases and trackio project", "wandb_project")
     wandb_entity: str | None = flag(None, "Weights & Biases user or team")
     wandb_group_name: str | None = flag(None, "Weights & Biases group")
     tensorboard: bool = flag(False, "log to TensorBoard, too")
     trackio: bool = flag(False, "log to trackio, a local dashboard, too")
-    dry_run: bool = flag(False, "check flags, print the resource plan, load nothing")
+    dry_run: bool = flag(False, "check flags, print the recipe and the resource plan, load nothing")
+    compare_with_published: bool = flag(False, "with dry_run: what differs from the published script, and why")
+    dry_run_nodes: list[int] = flag([], "with dry_run: GPUs of each node that the plan is laid out for, as in 8 8 8")
     verbose: bool = flag(False, "show what the actors log")
 
 

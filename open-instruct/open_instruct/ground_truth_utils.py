@@ -3,7 +3,8 @@
 A verifier is a direct subclass of `VerifierFunction`. `build_all_verifiers` makes one
 of each that is imported or that an installed package offers (entry-point groups
 ``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``), and
-`RewardConfig` combines those that a row names into the row's reward.
+`RewardConfig` combines those that a row names into the row's reward. Those without a
+judge (`gsm8k`, `math`, `ifeval`, `string_f1`) are in `open_instruct.verifiers`.
 
 A score of None is a missing value: the verifier could not tell. It is never a zero,
 and it makes the sample's reward None.
@@ -22,9 +23,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Self
 
 from flip_plugin.baselines import whole_prompt
-from flip_plugin.judge import run_sync
+from flip_plugin.judged_verifier import JudgedVerifier
 from flip_plugin.reward import FlipResult, JudgedReward
 from flip_plugin.target import NoTarget, Target
+from open_instruct.dataset_rows import labels_by_verifier
 from open_instruct.judge_utils import JudgeSpec, judge_specs, quality_messages
 
 VERIFIER_GROUP = "open_instruct.verifiers"
@@ -37,6 +39,10 @@ class UnknownVerifier(ValueError):
 
 class PluginError(ValueError):
     """An installed plugin cannot be used; the text names it."""
+
+
+class MissingLibrary(PluginError):
+    """A verifier's library is not installed, or does not work here; the text says which and what to do."""
 
 
 @dataclass
@@ -82,6 +88,14 @@ class VerifierFunction(ABC):
     def get_config_class(cls) -> type[VerifierConfig]:
         return VerifierConfig
 
+    def check(self) -> None:  # noqa: B027 - most need nothing
+        """Called once before a run whose rows use it. Raises `MissingLibrary` where something is not installed."""
+
+    def check_label(self, label: Any) -> None:
+        """Called for each row before a run. Raises ValueError: what is wrong with its ``ground_truth``."""
+        if not isinstance(label, (str, Sequence)):
+            raise ValueError(f"for {self.name} must be text, not {type(label).__name__}")
+
     @abstractmethod
     def __call__(
         self,
@@ -93,8 +107,8 @@ class VerifierFunction(ABC):
     ) -> VerificationResult:
         """Score `prediction` against `label`, the row's ``ground_truth``.
 
-        `query` is the prompt as ``role: content`` lines; `rollout_state` holds
-        ``messages`` (the prompt's turns) and ``finish_reason``.
+        `query` is the prompt as ``role: content`` lines; `rollout_state` holds ``messages`` (the
+        prompt's turns), ``finish_reason``, and ``prompt_opens_think``: the rendered prompt ends with ``<think>``.
         """
 
     async def async_call(
@@ -183,25 +197,17 @@ class _SpecReward(JudgedReward):
         return FlipResult(score=float(score), reasoning=reasoning)
 
 
-class LMJudgeVerifier(VerifierFunction):
+class LMJudgeVerifier(JudgedVerifier, VerifierFunction):
     """``general-<type>``: a judge type of `judge_utils`, asked about the whole prompt."""
 
     def __init__(self, spec: JudgeSpec, verifier_config: LMJudgeVerifierConfig) -> None:
         super().__init__(f"general-{spec.name}", weight=1.0, verifier_config=verifier_config)
         self.spec = spec
         self.judge_type = spec.name
-        self._reward: _SpecReward | None = None
 
     @classmethod
     def get_config_class(cls) -> type[VerifierConfig]:
         return LMJudgeVerifierConfig
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reward": None}
-
-    def stats(self) -> dict[str, Any]:
-        """Counters and latencies of this process's judge client (`JudgeClient.stats`); {} before its first call."""
-        return self._reward.client.stats() if self._reward else {}
 
     async def async_call(
         self,
@@ -211,29 +217,22 @@ class LMJudgeVerifier(VerifierFunction):
         query: str | None = None,
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
-        if self._reward is None:
-            assert isinstance(self.verifier_config, LMJudgeVerifierConfig)
-            self._reward = _SpecReward(self.spec, **self.verifier_config.reward_options())
         state = rollout_state or {}
         try:
             prompt = whole_prompt(state.get("messages") or (query or "").removeprefix("user: "))
         except NoTarget as error:
             return VerificationResult(None, status="no_target", details={"error": str(error)})
+        if state.get("prompt_opens_think") and prediction and prediction.strip():
+            prediction = f"<think>{prediction}"  # else one that was cut off could not be told from a short one
         question = _Question(prompt.instruction, [], str(label or ""))
-        result = await self._reward.score(question, prediction, finish_reason=state.get("finish_reason"))
+        result = await self.reward.score(question, prediction, finish_reason=state.get("finish_reason"))
         return VerificationResult(
             result.score, reasoning=result.reasoning, status=result.status, details=result.details()
         )
 
-    def __call__(
-        self,
-        tokenized_prediction: list[int],
-        prediction: str,
-        label: Any,
-        query: str | None = None,
-        rollout_state: Mapping[str, Any] | None = None,
-    ) -> VerificationResult:
-        return run_sync(self.async_call(tokenized_prediction, prediction, label, query, rollout_state))
+    def make_reward(self) -> JudgedReward:
+        assert isinstance(self.verifier_config, LMJudgeVerifierConfig)
+        return _SpecReward(self.spec, **self.verifier_config.reward_options())
 
 
 def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, VerifierFunction]:
@@ -265,6 +264,8 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
 
 
 def _verifier_classes() -> list[type[VerifierFunction]]:
+    import open_instruct.verifiers  # noqa: F401 - imports this module, so not at the top
+
     # By full name: a module that is loaded twice must not count twice.
     found = {(cls.__module__, cls.__qualname__): cls for cls in VerifierFunction.__subclasses__()}
     for point in entry_points(group=VERIFIER_GROUP):
@@ -361,17 +362,13 @@ class RewardConfig:
         rollout_state: Mapping[str, Any] | None = None,
     ) -> SampleReward:
         """The reward of one response. Raises `UnknownVerifier`, and ValueError for unequal lists."""
-        names = [dataset] if isinstance(dataset, str) else list(dataset)
-        single = isinstance(dataset, str) and not (isinstance(ground_truth, list) and len(ground_truth) == 1)
-        labels = [ground_truth] if single or not isinstance(ground_truth, list) else ground_truth
-        if len(names) != len(labels):
-            raise ValueError(f"{len(names)} verifiers in 'dataset', but {len(labels)} in 'ground_truth'")
-        check_verifier_names([names], self.verifier_functions)
-        verifiers = [self.verifier_functions[name.lower()] for name in names]
+        pairs = labels_by_verifier(dataset, ground_truth)
+        check_verifier_names([[name for name, _ in pairs]], self.verifier_functions)
+        verifiers = [self.verifier_functions[name.lower()] for name, _ in pairs]
         results = await asyncio.gather(
             *(
                 verifier.async_call(tokenized, prediction, label, query, rollout_state=rollout_state)
-                for verifier, label in zip(verifiers, labels, strict=True)
+                for verifier, (_, label) in zip(verifiers, pairs, strict=True)
             )
         )
         reward, status, per_verifier = 0.0, "ok", {}
@@ -386,3 +383,12 @@ class RewardConfig:
                 reward += self.verification_reward * verifier.weight * result.score
         missing = any(result.score is None for result in results)
         return SampleReward(None if missing else reward, per_verifier, status)
+
+
+def __getattr__(name: str) -> Any:
+    """Upstream's verifier classes are importable from here, too."""
+    if name in ("F1Verifier", "GSM8KVerifier", "IFEvalVerifier", "MathVerifier"):
+        import open_instruct.verifiers
+
+        return getattr(open_instruct.verifiers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config import Args, FlagError, parse_args
-from open_instruct.logger_utils import MetricsLogger, progress_line, setup_logging
-from open_instruct.run_folder import STEP_FILE, keep_newest, resumable_step, set_aside_earlier_run, write_config
+from open_instruct.dry_run import print_dry_run
+from open_instruct.logger_utils import MetricsLogger, setup_logging
+from open_instruct.run_folder import RunFolder, open_run_folder
+from open_instruct.trackers import check_trackers
+from open_instruct.training_loop import TrainingLoop
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +52,13 @@ def prepare(args: Args) -> Prepared:
     from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
     from open_instruct.judge_pool import check_local_model
+    from open_instruct.reward_shaping import weigh_verifiers
+    from open_instruct.verifiers.workers import close_shared_pool
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
-        verifiers = build_all_verifiers(args)
-    except (PluginError, UnknownVerifier):
+        verifiers = weigh_verifiers(build_all_verifiers(args), args.verifier_weights)
+    except (PluginError, UnknownVerifier, FlagError):
         raise
     except (ValueError, ImportError) as error:
         raise FlagError(f"--flip_* or --llm_judge_*: {error}") from None
@@ -70,7 +75,7 @@ def prepare(args: Args) -> Prepared:
         raise FlagError(TIED_ON_CPU.format(model=args.model_name_or_path))
     options = {
         "max_prompt_token_length": args.max_prompt_token_length,
-        "known_verifiers": set(verifiers),
+        "known_verifiers": verifiers,
         "seed": args.seed,
         "transform_fns": tuple(args.dataset_transform_fn),
     }
@@ -80,8 +85,13 @@ def prepare(args: Args) -> Prepared:
         evaluation = prepare_dataset(
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
+    for name in args.report_verifiers:
+        verifiers[name.lower()].check()
+    close_shared_pool()
     rows, eval_rows = list(train), list(evaluation)
-    used = {name.lower() for row in rows + eval_rows for name in row["dataset"]}
+    used = {name.lower() for name in args.report_verifiers}
+    if args.apply_verifiable_reward:
+        used |= {name.lower() for row in rows + eval_rows for name in row["dataset"]}
     judged = any(getattr(verifiers[name], "uses_judge", name.startswith("general-")) for name in used)
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
@@ -110,38 +120,43 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, live_nodes, node_capacities, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
     args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
     if args.dry_run:
-        print_plan(args)
+        print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
+    check_trackers(args)
     prepared = prepare(args)
     on_cpu = not gpu_available()
-    own_judge = hosts_own_judge(args, prepared.judged)
+    own_judge = hosts_own_judge(args, prepared.judged and args.generates)
     plan = resource_plan(args, on_cpu=on_cpu, own_judge=own_judge)
-    if prepared.judged and args.judge_model_id and not own_judge:
+    if prepared.judged and args.generates and args.judge_model_id and not own_judge:
         check_external(args.judge_model_id, external_urls(), min(args.llm_judge_startup_timeout, OUTSIDE_PATIENCE))
-    resume = resumable_step(args)
-    if resume is None and (earlier := set_aside_earlier_run(args.output_dir)):
-        logger.info("what an earlier run left in %s is now in %s", args.output_dir, earlier)
-    write_config(args, prepared.verifiers, {"rows": len(prepared.rows), "eval_rows": len(prepared.eval_rows)})
+    folder = open_run_folder(args, prepared.verifiers, prepared.rows, prepared.eval_rows)
+    check_replay(args, prepared, folder)
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
+    metrics_logger = MetricsLogger.for_run(
+        args, folder.resume_step
+    )  # an account may be missing: better now than after loading
 
     start_ray(args, logical_cpus=plan.ray_cpus)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # Ray has put its own in its place
     cluster = Cluster()
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in live_nodes()]
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
+        if len(nodes) > 1:
+            logger.info("%s", plan.describe_nodes(*node_capacities(on_cpu=on_cpu)))
         scorer = make_scorer(args, prepared, RowScorer)
+        data_state = folder.state.manifest.get("data") if folder.state else None
         cluster = start_all(
             args,
             plan,
@@ -150,173 +165,42 @@ def run(args: Args) -> None:
             tokenizer=prepared.tokenizer_name,
             pad_token_id=prepared.pad_token_id,
             eos_token_id=prepared.eos_token_id,
-            start_prep=prep_starter(args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, resume),
+            start_prep=prep_starter(
+                args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, folder.resume_step, data_state
+            ),
+            first_step=folder.resume_step or 0,
         )
         logger.info("ready after %.0f s", time.perf_counter() - started)
-        with MetricsLogger(
-            args.output_dir,
-            with_tracking=args.with_tracking,
-            tensorboard=args.tensorboard,
-            wandb_project=args.wandb_project_name,
-            run_name=args.run_name or f"{args.exp_name}__{args.seed}",
-            resume_step=resume,
-        ) as metrics_logger:
-            TrainingLoop(args, cluster, metrics_logger).run(resume or 0)
+        with metrics_logger:
+            TrainingLoop(args, cluster, metrics_logger, folder.facts).run(folder.state)
     finally:
         with shielded_from_signals():
             cluster.stop()
             if ray.is_initialized():
                 ray.shutdown()
             finish_report(args)
+            folder.lock.release()
+
+
+def check_replay(args: Args, prepared: Prepared, folder: RunFolder) -> None:
+    """With --replay_rollouts: that the steps to come are there, and the first of them fits this run's rows."""
+    from open_instruct.replay import RolloutReplay
+
+    first = (folder.resume_step or 0) + 1
+    if args.replay_rollouts and first <= args.num_training_steps:
+        replay = RolloutReplay(args, prepared.rows)
+        replay.check_steps(first, args.num_training_steps)
+        replay.groups(first)
 
 
 def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     """The rewarded verifiers and the reported ones, as the data preparation actor takes them."""
     from open_instruct.ground_truth_utils import RewardConfig
+    from open_instruct.reward_shaping import RewardShaping
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
-    return scorer_class(prepared.tokenizer_name, reward_config, reported)
-
-
-class TrainingLoop:
-    """Step, sync, evaluate, log. Evaluation runs beside the next step's training, before its weights go out."""
-
-    def __init__(self, args: Args, cluster: Any, metrics_logger: MetricsLogger) -> None:
-        self.args, self.cluster, self.logger = args, cluster, metrics_logger
-        self._unlogged: tuple[int, dict[str, Any], Any] | None = None
-        self._step_started = time.perf_counter()
-        self.updates = 0
-
-    def run(self, first_step: int) -> None:
-        """Train from `first_step` to the end, then write checkpoint and state."""
-        import ray
-        from ray.exceptions import RayTaskError
-
-        from open_instruct.rewards import JudgeFailure
-
-        args, cluster = self.args, self.cluster
-        if first_step:
-            ray.get([learner.load_state.remote(self._state_dir(), first_step) for learner in cluster.learners])
-            ray.get([learner.sync_weights.remote(first_step) for learner in cluster.learners])
-            logger.info("continuing after step %d", first_step)
-        self.updates = first_step
-        try:
-            ray.get(cluster.prep.weights_synced.remote(first_step))
-            if args.eval_on_step_0 and not first_step:
-                self._evaluate(0, {})
-            for step in range(first_step, args.num_training_steps):
-                self._step(step)
-            self._flush()
-        except RayTaskError as error:
-            if not isinstance(error.cause, JudgeFailure):
-                raise
-            self._save(self.updates)
-            raise error.cause from None
-        finally:
-            if self._unlogged is not None:  # its evaluation never ended; its training did
-                number, metrics, _ = self._unlogged
-                self._log(number, metrics)
-        self._save(args.num_training_steps)
-
-    def _step(self, step: int) -> None:
-        """Train on step `step` (from 0); its line in the log carries number `step` + 1."""
-        import ray
-
-        from open_instruct.learner import mean_over_tokens
-
-        args, cluster, number = self.args, self.cluster, step + 1
-        self._step_started = time.perf_counter()
-        data = ray.get(cluster.prep.get_step.remote(step))
-        results = ray.get([w.step.remote(batch) for w, batch in zip(cluster.learners, data.batches, strict=True)])
-        self.updates = number
-        self._flush()  # an evaluation must be over before the engines change
-        sync = ray.get([w.sync_weights.remote(number) for w in cluster.learners])
-        ray.get(cluster.prep.weights_synced.remote(number))
-        metrics = {
-            "episode": number * args.samples_per_step,
-            **data.metrics,
-            **mean_over_tokens(results),
-            "time/weight_sync": max(sync),
-            "time/total": time.perf_counter() - self._step_started,
-        }
-        due = args.local_eval_every > 0 and number % args.local_eval_every == 0
-        if due or number == args.num_training_steps:
-            self._evaluate(number, metrics)
-        else:
-            self._log(number, metrics)
-        if args.checkpoint_state_freq > 0 and number % args.checkpoint_state_freq == 0:
-            self._flush()  # a continued run starts after this step: its line must be there
-            self._save_state(number)
-        if args.save_freq > 0 and number % args.save_freq == 0 and number < args.num_training_steps:
-            self._save_model(f"checkpoints/step_{number}")
-            keep_newest(Path(args.output_dir) / "checkpoints", args.keep_last_n_checkpoints)
-
-    def _evaluate(self, number: int, metrics: dict[str, Any]) -> None:
-        """Start an evaluation of the present weights; `_flush` waits for it and writes its line."""
-        self._flush()
-        pending = self.cluster.prep.evaluate.remote(number) if self._has_evaluation() else None
-        self._unlogged = (number, metrics, pending)
-
-    def _has_evaluation(self) -> bool:
-        return bool(self.args.dataset_mixer_eval_list) and self.args.local_eval_every > 0
-
-    def _flush(self) -> None:
-        import ray
-
-        if self._unlogged is None:
-            return
-        number, metrics, pending = self._unlogged
-        evaluated = ray.get(pending) if pending is not None else {}
-        self._unlogged = None
-        self._log(number, metrics | evaluated)
-
-    def _log(self, number: int, metrics: dict[str, Any]) -> None:
-        self.logger.log(number, metrics)
-        print(progress_line(number, self.args.num_training_steps, metrics), flush=True)
-
-    def _state_dir(self) -> str:
-        return str(Path(self.args.output_dir).absolute() / "state")
-
-    def _save(self, step: int) -> None:
-        """Checkpoint and state after `step` steps."""
-        self._save_state(step)
-        self._save_model("checkpoint")
-        logger.info("checkpoint in %s", Path(self.args.output_dir) / "checkpoint")
-
-    def _save_model(self, name: str) -> None:
-        import ray
-
-        folder = str(Path(self.args.output_dir).absolute() / name)
-        ray.get([w.save_model.remote(folder) for w in self.cluster.learners])
-
-    def _save_state(self, step: int) -> None:
-        import ray
-
-        from open_instruct.records_io import write_json_atomic
-
-        ray.get([w.save_state.remote(self._state_dir(), step) for w in self.cluster.learners])
-        # Last, so that a state cut short is never taken for a whole one.
-        write_json_atomic(Path(self._state_dir()) / STEP_FILE, {"training_step": step})
-        keep_newest(Path(self._state_dir()), 2)
-
-
-def print_plan(args: Args) -> None:
-    """`--dry_run`: the flags that differ from their defaults, and the resource plan."""
-    from open_instruct.judge_pool import external_urls
-
-    defaults = Args()
-    print(f"{args.num_training_steps} steps of {args.samples_per_step} samples. Flags that differ from their defaults:")
-    for name, value in vars(args).items():
-        if value != getattr(defaults, name):
-            print(f"  --{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    own_judge = args.judge_model_id is not None and not external_urls()
-    # The plan is for the machines that the recipe is meant for, whatever this one has.
-    tiny = args.model_name_or_path.startswith(("/", "./", "datasets_prep")) and not gpu_available()
-    plan = resource_plan(args, on_cpu=tiny, own_judge=own_judge)
-    print(plan.describe())
-    if plan.conflicts:
-        raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
+    return scorer_class(prepared.tokenizer_name, reward_config, reported, RewardShaping.from_args(args))
 
 
 def gpu_available() -> bool:
@@ -355,14 +239,22 @@ def main() -> None:
     args = parse_args()
     setup_logging()
     from flip_plugin.serving import JudgeServerError
+    from open_instruct.checkpoints import StateError
     from open_instruct.dataset_transformation import DatasetError
+    from open_instruct.engine_pool import EngineLost
     from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
+    from open_instruct.learner_calls import LearnerFailure
+    from open_instruct.prompt_stream import NoPromptsLeft
+    from open_instruct.replay import ReplayError
     from open_instruct.rewards import JudgeFailure
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
-    except (FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure) as error:
+    except (
+        FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
+        EngineLost, LearnerFailure, ReplayError, StateError,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.serving import JudgePool, JudgeServerError, ServerOptions
+from flip_plugin.serving import NODE_ADDRESS, JudgePool, JudgeServerError, ServerOptions
 from open_instruct.config import Args, FlagError
+from open_instruct.memory_plan import takes_turns
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a server which somebody else runs has to answer: it is meant to be up.
 OUTSIDE_PATIENCE = 60.0
+
+
+#: Where LiteLLM looks for the key of ``hosted_vllm/`` servers.
+JUDGE_KEY = "HOSTED_VLLM_API_KEY"
 
 
 def external_urls() -> list[str]:
@@ -39,11 +45,26 @@ def check_local_model(model: str, flag: str) -> None:
         raise FlagError(f"{flag} {model}: this folder {what}. Give a Hugging Face id or a folder with a saved model.")
 
 
-def launch_judge(args: Args, *, on_cpu: bool, gpus_per_replica: float) -> JudgePool:
-    """Start the run's own judge replicas; `wait_ready` on the result blocks until they serve."""
+def judge_key(num_nodes: int) -> str | None:
+    """An API key for this run's judge servers where they are to be reached from other nodes; else None.
+
+    It travels in actors' arguments alone, never in a job's environment, which Ray writes into its logs.
+    """
+    return secrets.token_urlsafe(32) if num_nodes > 1 else None
+
+
+def launch_judge(
+    args: Args, *, on_cpu: bool, gpus_per_replica: float, strategies: list[Any] | None = None, key: str | None = None
+) -> JudgePool:
+    """Start the run's own judge replicas; `wait_ready` on the result blocks until they serve.
+
+    Without a key they bind loopback, and must run on the driver's node; with one, their node's own address.
+    """
     assert args.judge_model_id
     options = ServerOptions(
         args.judge_model_id,
+        host=NODE_ADDRESS if key else "127.0.0.1",
+        api_key=key,
         max_model_len=args.llm_judge_max_context_length,
         tensor_parallel_size=args.llm_judge_tensor_parallel_size,
         gpu_memory_utilization=args.llm_judge_gpu_memory_utilization,
@@ -51,9 +72,14 @@ def launch_judge(args: Args, *, on_cpu: bool, gpus_per_replica: float) -> JudgeP
         dtype="auto",
         on_cpu=on_cpu,
         omp_threads=args.engine_threads,
+        sleep_mode=takes_turns(args, on_cpu=on_cpu),
     )
     return JudgePool.launch(
-        options, args.llm_judge_num_engines, log_dir=Path(args.output_dir) / "logs", num_gpus=gpus_per_replica
+        options,
+        args.llm_judge_num_engines,
+        log_dir=Path(args.output_dir) / "logs",
+        num_gpus=gpus_per_replica,
+        strategies=strategies,
     )
 
 
@@ -74,7 +100,7 @@ def check_external(model: str, urls: list[str], timeout: float) -> None:
 
 
 def _served_models(url: str, deadline: float, timeout: float) -> list[str]:
-    key = os.environ.get("HOSTED_VLLM_API_KEY")
+    key = os.environ.get(JUDGE_KEY)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     told = False
     while True:

@@ -1,46 +1,45 @@
 """The learner: a Ray actor, one a rank, that takes packed batches and steps the policy with DeepSpeed.
 
-Loss of a step, over all response tokens of all learners (a token mean, as in DAPO):
-
-    min(p_now / p_sampler, cap) * clipped surrogate + beta * KL(policy || initial policy)
+The loss is in `learner_loss`, optimiser and schedule in `learner_optim`, the reference of the KL term in
+`reference`, the forward pass in `logprobs`, adapters in `lora`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from open_instruct.config import Args
 from open_instruct.data_types import PackedBatch
+from open_instruct.learner_calls import Whereabouts, whereabouts
+from open_instruct.learner_loss import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
+from open_instruct.learner_state import FileSums, load_rank, save_rank
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
 
 
 def mean_over_tokens(results: list[dict[str, float]]) -> dict[str, float | None]:
-    """Metrics of all learners: sums over tokens become means over all tokens, None where there are none."""
-    tokens = sum(r.get("tokens", 0.0) for r in results)
-    names = {name for r in results for name in r} - {*PLAIN_METRICS, "tokens"}
-    means = {n: sum(r.get(n, 0.0) for r in results) / tokens if tokens else None for n in sorted(names)}
+    """Metrics of all learners: sums over tokens become means over all tokens, None where there are none.
+
+    What is called ``..._max`` is the greatest of all; `val/ratio_var` is the ratio's variance over tokens.
+    """
+    tokens = sum(r.get(TOKENS, 0.0) for r in results)
+    names = {name for r in results for name in r} - {*PLAIN_METRICS, TOKENS}
+    means: dict[str, float | None] = {}
+    for name in sorted(names):
+        values = [r[name] for r in results if name in r and r.get(TOKENS)]
+        if not tokens:
+            means[name] = None
+        else:
+            means[name] = max(values) if name.endswith("_max") else sum(values) / tokens
+    squared, ratio = means.pop(RATIO_SQUARED, None), means.get(RATIO)
+    if squared is not None and ratio is not None:
+        means["val/ratio_var"] = max(squared - (ratio - 1.0) ** 2, 0.0)
     return means | {n: sum(r[n] for r in results) / len(results) for n in PLAIN_METRICS}
-
-
-def deepspeed_config(args: Args, *, dtype: str) -> dict[str, Any]:
-    """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies."""
-    return {
-        "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": args.max_grad_norm,
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "zero_optimization": {"stage": args.deepspeed_stage, "overlap_comm": False},
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
 
 
 class PolicyTrainerRayProcess:
@@ -49,7 +48,7 @@ class PolicyTrainerRayProcess:
     def __init__(self, rank: int, world_size: int, *, on_cpu: bool) -> None:
         self.rank, self.world_size, self.on_cpu = rank, world_size, on_cpu
         self.device = "cpu" if on_cpu else "cuda"
-        self.grad_norm = 0.0
+        self.training_step = 0  # steps so far, over all runs that continued each other
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 listens for the others: (ip, free port)."""
@@ -71,40 +70,70 @@ class PolicyTrainerRayProcess:
         }
         import torch
 
+        from open_instruct.random_state import seed_everything
+
         if self.on_cpu:
             torch.set_num_threads(args.learner_threads or os.cpu_count() or 1)
-        torch.manual_seed(args.seed + self.rank)
+        seed_everything(args.seed + self.rank)
         self.args, self.pad_token_id = args, pad_token_id
         self._init_distributed()
         import deepspeed
 
-        from open_instruct.model_utils import load_policy, policy_module, resolve_dtype
+        from open_instruct.learner_optim import deepspeed_config, full_shape, make_optimizer, make_scheduler
+        from open_instruct.model_utils import resolve_dtype
+        from open_instruct.reference import needs_reference
 
         dtype = resolve_dtype(args.model_dtype, on_cpu=self.on_cpu)
-        load = {
-            "revision": args.model_revision,
-            "dtype": dtype,
-            "attn_implementation": args.attn_implementation,
-            "device": self.device,
-        }
-        model = load_policy(args.model_name_or_path, **load)
+        model = self._load(dtype)
+        self.wrapped = None
+        if args.use_peft:
+            from open_instruct.lora import add_adapters
+
+            self.wrapped = add_adapters(model, args)
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
         self.model = model
-        self.reference = None
-        if args.beta:
-            self.reference = policy_module(load_policy(args.model_name_or_path, **load), args.temperature).eval()
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
-        )
+        optimizer = make_optimizer(args, model)
         self.engine, *_ = deepspeed.initialize(
-            model=policy_module(model, args.temperature),
+            model=self._policy(model, with_entropy=args.record_entropy),
             optimizer=optimizer,
-            lr_scheduler=self._scheduler(optimizer),
-            config=deepspeed_config(args, dtype=dtype),
+            lr_scheduler=make_scheduler(args, optimizer),
+            config=deepspeed_config(args, dtype=dtype, on_cpu=self.on_cpu),
         )
-        return {"parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()), "dtype": dtype}
+        self.reference = self._make_reference(dtype) if needs_reference(args) else None
+        trainable = sum(math.prod(full_shape(p)) for p in model.parameters() if p.requires_grad)
+        return {
+            "parameters": sum(math.prod(full_shape(p)) for p in model.parameters()),
+            "trainable_parameters": trainable,
+            "dtype": dtype,
+        }
+
+    def _load(self, dtype: str) -> Any:
+        from open_instruct.model_utils import disable_dropout, load_policy
+
+        model = load_policy(
+            self.args.model_name_or_path,
+            revision=self.args.model_revision,
+            dtype=dtype,
+            attn_implementation=self.args.attn_implementation,
+            device=self.device,
+        )
+        disable_dropout(model)
+        return model
+
+    def _policy(self, model: Any, *, with_entropy: bool = False) -> Any:
+        from open_instruct.logprobs import Policy
+
+        return Policy(model, self.args.temperature, chunk_size=self.args.logprob_chunk_size, with_entropy=with_entropy)
+
+    def _make_reference(self, dtype: str) -> Any:
+        from open_instruct.reference import BaseModelReference, CopiedReference
+
+        if self.wrapped is not None:
+            return BaseModelReference(self.engine, self.wrapped)
+        copy = self._policy(self._load(dtype))
+        return CopiedReference(self.engine.module, copy, self.args, dtype=dtype, on_cpu=self.on_cpu)
 
     def _init_distributed(self) -> None:
         from datetime import timedelta
@@ -120,25 +149,17 @@ class PolicyTrainerRayProcess:
             verbose=False,
         )
 
-    def _scheduler(self, optimizer: Any) -> Any:
-        from transformers import get_scheduler
-
-        updates = self.args.num_training_steps * self.args.num_mini_batches * self.args.num_epochs
-        return get_scheduler(
-            self.args.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=int(updates * self.args.warmup_ratio),
-            num_training_steps=updates,
-        )
-
-    def connect(self, engines: list[Any], address: tuple[str, int], engine_dtype: str) -> None:
-        """Set up the way to the policy engines; every rank must call it."""
+    def connect(self, engines: Any, address: tuple[str, int], engine_dtype: str) -> None:
+        """Set up the way to the policy engines, if there are any; every rank must call it."""
         import torch
 
         from open_instruct.weight_sync import NcclSender, ObjectStoreSender, weight_backend
 
+        self.sender: Any = None
+        if not len(engines):
+            return
         if weight_backend(self.args, on_cpu=self.on_cpu) == "shared_memory":
-            self.sender: Any = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
+            self.sender = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size
             self.sender = NcclSender(
@@ -149,65 +170,77 @@ class PolicyTrainerRayProcess:
     def sync_weights(self, version: int) -> float:
         """Bring all engines to this learner's weights; returns the seconds it took."""
         start = time.perf_counter()
-        self.sender.send(version)
+        if self.sender is not None:
+            self.sender.send(version)
         return time.perf_counter() - start
 
-    def step(self, batch: PackedBatch) -> dict[str, float]:
-        """Train on one step's packs; returns sums over this rank's response tokens, `tokens`, and plain values.
+    def step(self, batches: list[PackedBatch]) -> dict[str, float]:
+        """Train on one step's mini-batches: an optimiser step for each, `num_epochs` times over.
 
-        See `mean_over_tokens` for what is what.
+        Returns sums over this rank's response tokens, their number `tokens`, and plain values: see
+        `mean_over_tokens` for what is what.
         """
+        from open_instruct.learner_loss import micro_batches
+
         start = time.perf_counter()
-        micro_batches = list(self._micro_batches(batch))
-        passes = self.args.num_mini_batches * self.args.num_epochs
-        if passes > 1:  # with a single pass the old policy is the one that is about to be updated
-            for micro in micro_batches:
-                micro["old_logprobs"] = self._without_grad(self.engine, micro)
-        if self.reference is not None:
-            for micro in micro_batches:
-                micro["ref_logprobs"] = self._without_grad(self.reference, micro)
-        totals: dict[str, float] = {}
-        for _ in range(self.args.num_epochs):
-            for mini_batch in np.array_split(np.arange(len(micro_batches)), self.args.num_mini_batches):
-                self._update([micro_batches[i] for i in mini_batch], totals)
-        return totals | {
+        size = self.args.per_device_train_batch_size
+        mini_batches = [list(micro_batches(batch, size, self.device)) for batch in batches]
+        self._log_before_updates(mini_batches)
+        statistics, self.grad_norms = TokenStatistics(), []
+        for epoch in range(self.args.num_epochs):
+            for mini_batch in mini_batches:
+                self._update(mini_batch, statistics, keep_old=epoch == 0 and self.args.num_epochs > 1)
+        self.training_step += 1
+        every = self.args.ref_policy_update_freq
+        if self.reference is not None and every and self.training_step % every == 0:
+            self.reference.update(self.args.alpha)
+        return statistics.result() | {
             "lr": self.engine.get_lr()[0],
-            "optim/grad_norm": self.grad_norm,
+            "optim/grad_norm": sum(self.grad_norms) / len(self.grad_norms) if self.grad_norms else 0.0,
             "time/training": time.perf_counter() - start,
         }
 
-    def _micro_batches(self, batch: PackedBatch) -> Any:
+    def _log_before_updates(self, mini_batches: list[list[MicroBatch]]) -> None:
+        """The reference's log-probabilities, and the old policy's: what it thought before this step's updates.
+
+        The first mini-batch needs no pass of its own: nothing is updated before it is seen.
+        """
         import torch
 
-        names = ("input_ids", "position_ids", "response_mask", "advantages", "sampler_logprobs")
-        size = self.args.per_device_train_batch_size
-        for start in range(0, len(batch.input_ids), size):
-            # Ray's arrays are read-only views of shared memory, which torch would complain about.
-            yield {
-                name: torch.from_numpy(np.array(getattr(batch, name)[start : start + size])).to(self.device)
-                for name in names
-            }
+        later = [micro for mini_batch in mini_batches[1:] for micro in mini_batch]
+        if later and not self.args.use_vllm_logprobs:
+            self.engine.eval()
+            with torch.no_grad():
+                for micro in later:
+                    micro.old_logprobs = self.engine(micro.inputs)[0]
+            self.engine.train()
+        if self.reference is not None:
+            for mini_batch in mini_batches:
+                for micro in mini_batch:
+                    micro.ref_logprobs = self.reference.logprobs(micro.inputs)
 
-    def _without_grad(self, policy: Any, micro: dict[str, Any]) -> Any:
-        import torch
+    def _update(self, mini_batch: list[MicroBatch], statistics: TokenStatistics, *, keep_old: bool) -> None:
+        """One optimiser step; `keep_old` notes the log-probabilities of before as the old policy's."""
+        from open_instruct.learner_loss import micro_batch_loss
 
-        with torch.no_grad():
-            return policy(micro)
-
-    def _update(self, micro_batches: list[dict[str, Any]], totals: dict[str, float]) -> None:
-        """One optimiser step; adds sums over tokens to `totals`."""
-        tokens = self._tokens_of_all_learners(micro_batches)
+        tokens, responses = self._over_all_learners(mini_batch)
         if not tokens:
             return  # nothing to learn from: momentum and weight decay must not move the policy either
-        for i, micro in enumerate(micro_batches):
-            self.engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-            loss_sum = self._loss(micro, totals)
-            # DeepSpeed averages gradients over the learners; we want the mean over all their tokens.
-            self.engine.backward(loss_sum * (self.world_size / tokens), scale_wrt_gas=False)
-            if i == len(micro_batches) - 1:
-                self.grad_norm = self._gradient_norm()
+        for i, micro in enumerate(mini_batch):
+            last = i == len(mini_batch) - 1
+            self.engine.set_gradient_accumulation_boundary(last)
+            logprobs, entropy = self.engine(micro.inputs)
+            if keep_old and micro.old_logprobs is None:
+                micro.old_logprobs = logprobs.detach()
+            loss, observed = micro_batch_loss(
+                self.args, micro, logprobs, entropy, num_tokens=tokens, num_responses=responses
+            )
+            statistics.add(observed)
+            # DeepSpeed averages gradients over the learners; the loss is a share of a sum over them.
+            self.engine.backward(loss * self.world_size, scale_wrt_gas=False)
+            norm = self._gradient_norm() if last else 0.0
             self.engine.step()
-        self.grad_norm = float(self.engine.get_global_grad_norm() or self.grad_norm)
+        self.grad_norms.append(float(self.engine.get_global_grad_norm() or norm))
 
     def _gradient_norm(self) -> float:
         """Before clipping, where whole gradients are here; ZeRO knows it only after its own step."""
@@ -218,74 +251,60 @@ class PolicyTrainerRayProcess:
         gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients))
 
-    def _tokens_of_all_learners(self, micro_batches: list[dict[str, Any]]) -> float:
+    def _over_all_learners(self, mini_batch: list[MicroBatch]) -> tuple[float, float]:
+        """Response tokens and responses of an optimiser step."""
         import torch
 
-        tokens = sum((m["response_mask"][:, 1:].sum() for m in micro_batches), torch.zeros((), device=self.device))
+        counts = [sum(m.num_tokens for m in mini_batch), sum(m.num_responses for m in mini_batch)]
         if self.world_size > 1:
-            torch.distributed.all_reduce(tokens)
-        return float(tokens)
-
-    def _loss(self, micro: dict[str, Any], totals: dict[str, float]) -> Any:
-        """The sum of the loss over this micro-batch's N response tokens; all tensors here are (N,)."""
-        from open_instruct.grpo_utils import clipped_policy_loss, kl_penalty, truncated_importance_weights
-
-        args = self.args
-        predicted = micro["response_mask"][:, 1:] > 0
-        advantages, sampler = micro["advantages"][:, 1:][predicted], micro["sampler_logprobs"][:, 1:][predicted]
-        logprobs = self.engine(micro)
-        old = micro.get("old_logprobs", logprobs.detach())
-        surrogate, clipped = clipped_policy_loss(
-            logprobs, old, advantages, clip_lower=args.clip_lower, clip_higher=args.clip_higher
-        )
-        weights = truncated_importance_weights(old, sampler, args.truncated_importance_sampling_ratio_cap)
-        loss = surrogate * weights
-        observed = {
-            "loss/policy_avg": loss,
-            "policy/clipfrac_avg": clipped.float(),
-            "val/ratio": (logprobs - old).exp(),
-            "val/tis_weight": weights,
-            "val/sampler_logprob_gap": (old - sampler).abs(),
-            "policy/neg_logprob_avg": -logprobs,
-        }
-        if self.reference is not None:
-            kl = kl_penalty(logprobs, micro["ref_logprobs"], args.kl_estimator)
-            loss = loss + args.beta * kl
-            observed["objective/kl_avg"] = kl
-        for name, values in observed.items():
-            totals[name] = totals.get(name, 0.0) + float(values.detach().sum())
-        totals["tokens"] = totals.get("tokens", 0.0) + len(logprobs)
-        return loss.sum()
+            shared = torch.tensor(counts, device=self.device, dtype=torch.float64)
+            torch.distributed.all_reduce(shared)
+            counts = shared.tolist()
+        return float(counts[0]), float(counts[1])
 
     def save_model(self, folder: str) -> None:
         """Hugging Face checkpoint, written by rank 0; under ZeRO-3 every rank must call it."""
         from open_instruct.dataset_transformation import get_tokenizer
+        from open_instruct.full_weights import whole_state
         from open_instruct.model_utils import save_checkpoint
 
-        state = None
-        if self.args.deepspeed_stage == 3:
-            whole = self.engine._zero3_consolidated_16bit_state_dict()
-            state = {k.removeprefix("model."): v for k, v in whole.items()} if whole else None
-        if self.rank == 0:
+        keep = self.rank == 0
+        state, write_more = None, None
+        if self.args.deepspeed_stage == 3 or self.wrapped is not None:
+            state = whole_state(self.model, keep=keep)
+        if self.wrapped is not None:
+            from open_instruct.lora import adapter_state, write_adapter
+
+            write_more = partial(write_adapter, self.wrapped, adapter_state(self.wrapped, keep=keep))
+        if keep:
             name = self.args.tokenizer_name_or_path or self.args.model_name_or_path
             tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
-            save_checkpoint(self.model, tokenizer, Path(folder), state)
+            save_checkpoint(self.model, tokenizer, Path(folder), state, write_more)
 
-    def save_state(self, folder: str, step: int) -> None:
-        """Model, optimiser and scheduler, as DeepSpeed keeps them; every rank must call it."""
-        self.engine.save_checkpoint(folder, tag=f"step_{step}", client_state={"training_step": step})
+    def save_state(self, folder: str, step: int) -> FileSums:
+        """Write this rank's part of the state after `step` steps; every rank must call it."""
+        if self.training_step != step:
+            raise RuntimeError(f"learner {self.rank} has made {self.training_step} steps: this is no state of {step}")
+        return save_rank(self, folder)
 
     def load_state(self, folder: str, step: int) -> None:
         """Take up the state that was saved after `step` steps; every rank must call it."""
-        path, _ = self.engine.load_checkpoint(folder, tag=f"step_{step}")
-        if path is None:
-            raise FileNotFoundError(f"{folder}/step_{step} holds no state that DeepSpeed can load")
+        load_rank(self, folder)
+        self.training_step = step
+
+    def sees(self, folder: str) -> bool:
+        """Whether `folder` is there on this learner's machine."""
+        return Path(folder).is_dir()
+
+    def whereabouts(self) -> Whereabouts:
+        """Where this learner runs and logs, for when it is no longer there to be asked."""
+        return whereabouts()
 
     def logprobs_of(self, token_ids: list[int]) -> list[float]:
         """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""
         import torch
 
-        from open_instruct.model_utils import response_logprobs
+        from open_instruct.logprobs import response_logprobs
 
         ids = torch.tensor([token_ids], device=self.device)
         batch = {
@@ -297,14 +316,17 @@ class PolicyTrainerRayProcess:
             return response_logprobs(self.model, batch, 1.0).tolist()
 
 
-def create_learners(args: Args, *, on_cpu: bool, gpus_per_learner: float) -> list[Any]:
-    """The learner actors of all nodes; `setup` and `connect` must follow."""
+def create_learners(
+    args: Args, *, on_cpu: bool, gpus_per_learner: float, strategies: list[Any] | None = None
+) -> list[Any]:
+    """The learner actors of all nodes; `setup` and `connect` must follow. `strategies`: where Ray puts each."""
     import ray
 
     environment = {"DS_ACCELERATOR": "cpu"} if on_cpu else {}
     actor = ray.remote(PolicyTrainerRayProcess)
+    common = {"num_cpus": 0, "num_gpus": gpus_per_learner, "runtime_env": {"env_vars": environment}}
     return [
-        actor.options(num_cpus=0, num_gpus=gpus_per_learner, runtime_env={"env_vars": environment}).remote(
+        actor.options(**common, scheduling_strategy=strategies[rank] if strategies else None).remote(
             rank, args.world_size, on_cpu=on_cpu
         )
         for rank in range(args.world_size)

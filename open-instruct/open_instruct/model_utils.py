@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from open_instruct.checkpoints import replace_folder, sync_tree
 
 
 def resolve_dtype(name: str, *, on_cpu: bool) -> str:
@@ -32,62 +35,35 @@ def load_policy(
     return model.to(device)
 
 
-def response_logprobs(model: Any, batch: dict[str, Any], temperature: float) -> Any:
-    """Log-probabilities of a packed batch's N response tokens, row by row: (N,) float32, in nats.
-
-    `batch` holds `input_ids`, `position_ids` and `response_mask`, each (B, L). Positions start again at 0
-    with each sample, and at each token of padding: transformers reads the packs' borders from that, and
-    builds the mask that the model's layers ask for (sliding windows, flash attention). The output head
-    runs on the positions that predict response tokens alone, so logits are (N, V), not (B, L, V).
-    """
-    from open_instruct.grpo_utils import token_logprobs
-
-    inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
-    predicted = batch["response_mask"][:, 1:] > 0
-    tokens = batch["input_ids"][:, 1:][predicted]
-    if head_is_linear(model):
-        hidden = model.get_decoder()(**inputs).last_hidden_state[:, :-1][predicted]
-        logits = model.get_output_embeddings()(hidden)
-    else:
-        logits = model(**inputs).logits[:, :-1][predicted]
-    return token_logprobs(logits, tokens, temperature)
-
-
-def head_is_linear(model: Any) -> bool:
-    """False for models that scale or cap their logits after the head; those keep their own forward."""
-    config = model.config
-    return not any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
-
-
-def policy_module(model: Any, temperature: float) -> Any:
-    """`model` as a torch module whose forward is `response_logprobs`: what DeepSpeed wraps."""
+def disable_dropout(model: Any) -> None:
+    """No dropout, in layers or attention: the ratio of two passes over the same tokens must be the weights' alone."""
     import torch
 
-    class Policy(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, batch: dict[str, Any]) -> Any:
-            return response_logprobs(self.model, batch, temperature)
-
-    return Policy()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
-def save_checkpoint(model: Any, tokenizer: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
-    """Write model and tokenizer to `folder`, which is replaced only once everything is on disk."""
+def save_checkpoint(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    state_dict: dict[str, Any] | None = None,
+    write_more: Callable[[Path], None] | None = None,
+) -> None:
+    """Write model and tokenizer to `folder`, which is replaced only once everything is on disk.
+
+    `state_dict` holds the weights where the model itself does not have them whole; `write_more` is called with
+    the folder that is being written, to add to it.
+    """
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model.save_pretrained(partial, state_dict=state_dict, safe_serialization=True)
     tokenizer.save_pretrained(partial)
+    if write_more is not None:
+        write_more(partial)
+    sync_tree(partial)
     replace_folder(partial, folder)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; a reader sees the old one or the new one, never a mixture."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -8,15 +8,16 @@ model may hold lone surrogates, which UTF-8 cannot carry but a `\\u` escape can.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 StrPath = str | os.PathLike[str]
 
@@ -49,6 +50,12 @@ def to_jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch: a number for a scalar, nested lists for an array
         return to_jsonable(value.tolist())
     raise TypeError(f"cannot write a {type(value).__module__}.{type(value).__qualname__} as JSON")
+
+
+def to_number(value: Any) -> float | None:
+    """A finite number, from Python, numpy or torch; None for anything else, truth values and texts too."""
+    value = to_jsonable(value)
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
 
 
 def dumps(value: Any) -> str:
@@ -142,18 +149,53 @@ def drop_steps_after(path: StrPath, step: int) -> int:
     For resuming: what a killed run wrote after its last checkpoint will happen again.
     Returns how many lines went; a missing file is no lines.
     """
-    if not os.path.exists(path):
+    return drop_records(path, lambda record: _is_past(record, step))
+
+
+def drop_records(path: StrPath, is_past: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Rewrite a JSON-lines file without the records for which `is_past`; returns how many went.
+
+    What stays is not held in memory, and a file of which nothing goes is left alone. A missing file is no lines.
+    """
+    path = Path(path)
+    if not path.exists() or not any(is_past(record) for record in read_jsonl(path)):
         return 0
-    kept, dropped = [], 0
-    for record in read_jsonl(path):
-        number = record.get("training_step")
-        if isinstance(number, (int, float)) and number > step:
-            dropped += 1
-        else:
-            kept.append(dumps(record) + "\n")
-    if dropped:
-        write_text_atomic(path, "".join(kept))
+    dropped = 0
+    with replaced_file(path) as file:
+        for record in read_jsonl(path):
+            if is_past(record):
+                dropped += 1
+            else:
+                file.write((dumps(record) + "\n").encode("ascii"))
     return dropped
+
+
+def _is_past(record: Mapping[str, Any], step: int) -> bool:
+    number = record.get("training_step")
+    return isinstance(number, (int, float)) and number > step
+
+
+def sync_file(path: StrPath) -> None:
+    """Have what any process wrote to `path` on disk, and not only with the system; nothing where it is missing."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replaced_file(path: StrPath) -> Generator[BinaryIO]:
+    """A file to write, put in the place of `path` at the end; when anything is raised inside, the old one stays."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its 0600 would stay on the file, and others may have to read a report.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: StrPath, text: str) -> None:
@@ -161,18 +203,8 @@ def write_text_atomic(path: StrPath, text: str) -> None:
 
     Lone surrogates, which UTF-8 cannot hold, become `?`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its 0600 would stay on the file, and others may have to read a report.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_file(path) as file:
+        file.write(text.encode("utf-8", errors="replace"))
 
 
 def write_json_atomic(path: StrPath, obj: Any) -> None:

@@ -2,7 +2,9 @@
 
 Pure arithmetic; nothing here asks Ray or CUDA. The trainer makes the plan from its flags, prints
 `describe()`, and compares it with `shortfall(ray.cluster_resources())` before it starts an actor,
-since an actor that does not fit waits for ever.
+since an actor that does not fit waits for ever. Then it reserves the plan's `groups()`
+(`open_instruct.placement`): the learners' first, as they need whole nodes, then the others, large
+bundles before small ones. `assign` says where they go, `describe_nodes` prints it.
 
 On a machine without a GPU, a plan is in Ray's logical CPUs. Those are slots, not cores: the trainer
 passes `ray_cpus` to `ray.init(num_cpus=...)`, so a laptop with two cores runs a plan of four, and
@@ -11,10 +13,12 @@ the number of cores never blocks a run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LEARNER, ENGINE, JUDGE = "learner", "policy engine", "judge engine"
 # What is left of a shared GPU for the learner must hold weights, gradients and optimiser.
 LEAST_LEARNER_SHARE = 0.2
 
@@ -38,20 +42,61 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """What must be free together on one node, for `actors` of one part (by number). `unit`: "GPU" or "CPU"."""
+
+    part: Part
+    actors: range
+    size: int
+    unit: str
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray's placement groups take it."""
+        return {"CPU": len(self.actors) * self.part.cpus} | ({"GPU": self.size} if self.unit == "GPU" else {})
+
+
+@dataclass(frozen=True)
+class Group:
+    """A placement group: bundles, Ray's strategy, and the parts whose actors it places."""
+
+    name: str
+    bundles: tuple[Bundle, ...]
+    strategy: str
+
+
+@dataclass(frozen=True)
 class ResourcePlan:
-    """Actors and where they go. `bundles`: GPUs that must be free together on one node, each."""
+    """Actors and where they go. `bundles`: what must be free together on one node, each."""
 
     parts: tuple[Part, ...]
     use_gpu: bool
     single_gpu_mode: bool
     hosts_judge: bool
-    bundles: tuple[tuple[int, Part], ...]
+    bundles: tuple[Bundle, ...]
     conflicts: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:
         """GPUs in all; actors that share one count as one."""
-        return 1 if self.single_gpu_mode else sum(size for size, _ in self.bundles)
+        if not self.use_gpu:
+            return 0
+        return 1 if self.single_gpu_mode else sum(bundle.size for bundle in self.bundles)
+
+    def groups(self) -> tuple[Group, ...]:
+        """Placement groups in the order in which they are to be reserved; none where all share one GPU.
+
+        Learners of different bundles go to different nodes (STRICT_SPREAD), engines and judges are spread
+        as well as may be.
+        """
+        found = []
+        for part in self.parts:
+            bundles = tuple(bundle for bundle in self.bundles if bundle.part == part)
+            if bundles:
+                apart = part.name == LEARNER and len(bundles) > 1
+                strategy = "STRICT_SPREAD" if apart else "PACK" if part.name == LEARNER else "SPREAD"
+                found.append(Group(part.name, bundles, strategy))
+        return tuple(sorted(found, key=lambda g: (g.name != LEARNER, -g.bundles[0].size)))
 
     @property
     def ray_cpus(self) -> int:
@@ -90,7 +135,7 @@ class ResourcePlan:
         """What is missing, a sentence each, with the flag to lower; empty when the plan fits.
 
         `available` is `ray.cluster_resources()` ("GPU", "CPU"); with a list of each node's resources
-        under "nodes", it is also checked that GPUs which must be on one node are.
+        under "nodes", it is also checked that what must be on one node, or on several, can be.
         """
         missing = list(self.conflicts)
         gpus = int(available.get("GPU", 0))
@@ -99,14 +144,15 @@ class ResourcePlan:
                 f"{_count(self.gpus, 'GPU')} needed ({self._gpu_sum()}), {gpus or 'none'} there: "
                 f"{self._gpu_advice(gpus)}."
             )
-        elif self.use_gpu and "nodes" in available:
-            missing += self._unplaced([int(node.get("GPU", 0)) for node in available["nodes"]])
         cpus = int(available.get("CPU", self.ray_cpus))
         if cpus < self.ray_cpus:
             missing.append(
                 f"{_count(self.ray_cpus, 'CPU slot')} needed, {cpus} there: start Ray with --num-cpus "
                 f"{self.ray_cpus} (slots, not cores), or lower --vllm_num_engines."
             )
+        if not missing and "nodes" in available:
+            unit = "GPU" if self.use_gpu else "CPU"
+            missing += self._unplaced([int(node.get(unit, 0)) for node in available["nodes"]])
         return missing
 
     def _gpu_sum(self) -> str:
@@ -122,19 +168,88 @@ class ResourcePlan:
             advice += ", or serve the judge elsewhere and name it in HOSTED_VLLM_API_BASE"
         return advice + (", or share one with --single_gpu_mode True" if gpus == 1 else "")
 
+    def assign(self, nodes: Sequence[int]) -> list[tuple[Bundle, int | None]]:
+        """Each bundle with the number of its node, from 0, or None where it finds no room.
+
+        `nodes`: GPUs (CPU slots in a plan without GPUs) of each node. Learners first, each bundle on the first
+        roomy node that has no other; the rest on the node with most room, as Ray's SPREAD does.
+        """
+        free, placed = list(nodes), []
+        for group in self.groups():
+            taken: set[int] = set()
+            for bundle in sorted(group.bundles, key=lambda b: -b.size):
+                roomy = [i for i, room in enumerate(free) if room >= bundle.size]
+                if group.name == LEARNER:
+                    node = next((i for i in roomy if i not in taken), None)
+                else:
+                    node = max(roomy, key=free.__getitem__, default=None)
+                if node is not None:
+                    free[node] -= bundle.size
+                    taken.add(node)
+                placed.append((bundle, node))
+        return placed
+
+    def describe_nodes(self, nodes: Sequence[int], names: Sequence[str] = ()) -> str:
+        """Which node holds what, for nodes with so many GPUs (or CPU slots); the first is taken for the driver's.
+
+        >>> print(make_plan(num_learners_per_node=[8], vllm_num_engines=16, vllm_tensor_parallel_size=1,
+        ...     judge_engines=1, judge_tensor_parallel_size=1, use_gpu=True).describe_nodes([8, 8, 8]))
+        Placement on 3 nodes of 8 GPUs:
+          node 1   8 GPUs  8 learners, data preparation
+          node 2   8 GPUs  8 policy engines
+          node 3   8 GPUs  8 policy engines
+          no room  1 GPU   1 judge engine: needs one more node, or a server named in HOSTED_VLLM_API_BASE
+        """
+        unit = "GPU" if self.use_gpu else "CPU slot"
+        names = names or [f"node {i}" for i in range(1, len(nodes) + 1)]
+        held: list[Counter[str]] = [Counter() for _ in nodes]
+        used, homeless = [0] * len(nodes), []
+        for bundle, node in self.assign(nodes):
+            if node is None:
+                homeless.append(bundle)
+                continue
+            used[node] += bundle.size
+            held[node][bundle.part.name] += len(bundle.actors)
+        if self.single_gpu_mode:
+            held[0] = Counter({part.name: part.count for part in self.parts if part.gpus})
+            used[0] = 1
+        rows = []
+        for i, name in enumerate(names):
+            holds = [_count(count, part) for part, count in held[i].items()]
+            holds += ["data preparation"] if i == 0 else []
+            rows.append((name, _count(used[i], unit), ", ".join(holds) or "nothing"))
+        for bundle in homeless:
+            outside = ", or a server named in HOSTED_VLLM_API_BASE" if bundle.part.name == JUDGE else ""
+            what = _count(len(bundle.actors), bundle.part.name)
+            rows.append(("no room", _count(bundle.size, unit), f"{what}: needs one more node{outside}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        sizes = {*nodes}
+        each = f" of {_count(sizes.pop(), unit)}" if len(sizes) == 1 else ""
+        lines = [f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows]
+        return "\n".join([f"Placement on {_count(len(nodes), 'node')}{each}:", *lines])
+
     def _unplaced(self, nodes: Sequence[int]) -> list[str]:
-        """First fit, largest first: near enough for GPUs that come in eights."""
-        free = sorted(nodes, reverse=True)
-        for size, part in sorted(self.bundles, key=lambda bundle: -bundle[0]):
-            roomy = next((i for i, gpus in enumerate(free) if gpus >= size), None)
-            if roomy is None:
-                flag = part.flag if part.name == "learner" else part.flag.replace("num_engines", "tensor_parallel_size")
-                return [
-                    f"no node has {_count(size, 'GPU')} left for the {part.name} (nodes have "
-                    f"{', '.join(map(str, nodes))}): lower {flag}."
-                ]
-            free[roomy] -= size
+        """The first bundle without room, in words."""
+        for bundle, node in self.assign(nodes):
+            if node is None:
+                return [self._no_room(bundle, nodes)]
         return []
+
+    def _no_room(self, bundle: Bundle, nodes: Sequence[int]) -> str:
+        part, unit = bundle.part, "GPU" if self.use_gpu else "CPU slot"
+        bundles = [b for b in self.bundles if b.part == part]
+        if part.name == LEARNER and len(bundles) > len(nodes):
+            return (
+                f"--num_learners_per_node names {len(bundles)} nodes, the cluster has {len(nodes)}: give the learners "
+                f"of each node that is there, such as --num_learners_per_node {part.count}, or add nodes."
+            )
+        flag = part.flag
+        if self.use_gpu and part.name != LEARNER and bundle.size > 1:
+            flag = flag.replace("num_engines", "tensor_parallel_size")
+        return (
+            f"no node has {_count(bundle.size, unit)} left for the {part.name} (nodes have "
+            f"{', '.join(map(str, nodes))}): lower {flag}."
+        )
 
 
 def make_plan(
@@ -166,7 +281,7 @@ def make_plan(
     learners = sum(num_learners_per_node)
     nodes = [f"{count} on node {node}" for node, count in enumerate(num_learners_per_node, start=1) if count]
     learner = Part(
-        "learner",
+        LEARNER,
         learners,
         gpus(1, max(learner_share, 0.0)),
         cpus_per_learner,
@@ -174,7 +289,7 @@ def make_plan(
         "the one GPU" if shared else ", ".join(nodes) if learners > 1 else "node 1",
     )
     engine = Part(
-        "policy engine",
+        ENGINE,
         vllm_num_engines,
         gpus(vllm_tensor_parallel_size, vllm_gpu_memory_utilization),
         cpus_per_engine,
@@ -182,7 +297,7 @@ def make_plan(
         anywhere,
     )
     judge = Part(
-        "judge engine",
+        JUDGE,
         judge_engines,
         gpus(judge_tensor_parallel_size, judge_gpu_memory_utilization),
         cpus_per_engine,
@@ -190,11 +305,7 @@ def make_plan(
         anywhere,
     )
     preparation = Part("data preparation", 1, 0, 1, "", "the driver's node")
-    bundles: list[tuple[int, Part]] = []
-    if use_gpu and not shared:
-        bundles += [(count, learner) for count in num_learners_per_node if count]
-        bundles += [(vllm_tensor_parallel_size, engine)] * vllm_num_engines
-        bundles += [(judge_tensor_parallel_size, judge)] * judge_engines
+    bundles = () if shared else _bundles(num_learners_per_node, [learner, engine, judge], use_gpu)
     tensor_parallel = {
         "--vllm_tensor_parallel_size": vllm_tensor_parallel_size,
         "--llm_judge_tensor_parallel_size": judge_tensor_parallel_size if judge_engines else 1,
@@ -204,9 +315,22 @@ def make_plan(
         use_gpu=use_gpu,
         single_gpu_mode=shared,
         hosts_judge=judge_engines > 0,
-        bundles=tuple(bundles),
+        bundles=bundles,
         conflicts=tuple(_conflicts(learners, vllm_num_engines, tensor_parallel, use_gpu, shared, learner_share)),
     )
+
+
+def _bundles(num_learners_per_node: Sequence[int], parts: Sequence[Part], use_gpu: bool) -> tuple[Bundle, ...]:
+    """A bundle for the learners of each node, and one for each engine."""
+    unit, found, first = "GPU" if use_gpu else "CPU", [], 0
+    learner, *engines = parts
+    for count in filter(None, num_learners_per_node):
+        found.append(Bundle(learner, range(first, first + count), count * (1 if use_gpu else learner.cpus), unit))
+        first += count
+    for part in engines:
+        size = int(part.gpus) if use_gpu else part.cpus
+        found += [Bundle(part, range(i, i + 1), size, unit) for i in range(part.count)]
+    return tuple(found)
 
 
 def _conflicts(

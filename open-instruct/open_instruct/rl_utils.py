@@ -1,4 +1,4 @@
-"""Packing: several samples behind each other in rows of one length, shared out over the learners."""
+"""Packing: several samples behind each other in rows of one length, shared out over mini-batches and learners."""
 
 from __future__ import annotations
 
@@ -47,10 +47,36 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return bins
 
 
+def pack_mini_batches(
+    samples: Sequence[TrainingSample],
+    *,
+    num_mini_batches: int,
+    seed: int,
+    step: int,
+    pack_length: int,
+    num_learners: int,
+    pad_token_id: int,
+) -> list[list[PackedBatch]]:
+    """A step's samples as a list for each learner of a `PackedBatch` for each mini-batch (optimiser step).
+
+    Samples are shuffled by (`seed`, `step`), so a mini-batch mixes groups, and dealt out as evenly as they
+    divide; where there are fewer samples than mini-batches, the last of these hold padding alone. Within a
+    mini-batch all learners have the same number of packs (see `pack_samples`).
+    """
+    order = np.random.default_rng([seed, step]).permutation(len(samples))
+    mini_batches = [
+        pack_samples(
+            [samples[i] for i in chosen], pack_length=pack_length, num_learners=num_learners, pad_token_id=pad_token_id
+        )
+        for chosen in np.array_split(order, num_mini_batches)
+    ]
+    return [list(of_rank) for of_rank in zip(*mini_batches, strict=True)]
+
+
 def pack_samples(
     samples: Sequence[TrainingSample], *, pack_length: int, num_learners: int, pad_token_id: int
 ) -> list[PackedBatch]:
-    """Pack a step's samples and share the packs out: one `PackedBatch` for each learner.
+    """Pack the samples of an optimiser step and share the packs out: one `PackedBatch` for each learner.
 
     Every learner gets the same number of packs, padded with empty ones where they do not divide, since
     learners step together. Rows are cut to the longest pack: arrays are (P, L) with L <= pack_length.

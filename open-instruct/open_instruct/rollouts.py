@@ -1,4 +1,8 @@
-"""Every rollout on disk: a JSON line a sample under OUTPUT_DIR/rollouts, one file for each split."""
+"""Every rollout on disk: a JSON line a sample under OUTPUT_DIR/rollouts, one file for each split.
+
+With token ids and log-probabilities (`--save_token_ids`) the record of a step is complete: the step can be
+trained on again from it (`open_instruct.replay`).
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.data_types import Group, ScoredSample
-from open_instruct.records_io import JsonlWriter, drop_steps_after
+from open_instruct.records_io import JsonlWriter
 
 
 class RolloutWriter:
-    """Appends groups to rollouts/train.jsonl and rollouts/eval.jsonl.
+    """Appends groups to train.jsonl and eval.jsonl in `folder`; what is there already stays."""
 
-    `resume_step`: the step that a continued run starts after; later lines are dropped, as those steps
-    will happen again.
-    """
-
-    def __init__(self, output_dir: str, resume_step: int | None = None) -> None:
-        folder = Path(output_dir) / "rollouts"
-        if resume_step is not None:
-            for path in folder.glob("*.jsonl"):
-                drop_steps_after(path, resume_step)
-        self._writers = {split: JsonlWriter(folder / f"{split}.jsonl") for split in ("train", "eval")}
+    def __init__(self, folder: str | Path, *, token_ids: bool = False) -> None:
+        self._token_ids = token_ids
+        self._writers = {split: JsonlWriter(Path(folder) / f"{split}.jsonl") for split in ("train", "eval")}
 
     def write(self, groups: list[Group], *, training_step: int, split: str) -> None:
         """All samples of `groups`; `training_step` is that of the metrics line they belong to."""
         for group in groups:
             for i, sample in enumerate(group.samples):
                 record = {"training_step": training_step, "split": split, "sample_index": i}
-                self._writers[split].write(record | rollout_record(group, sample))
+                record |= rollout_record(group, sample)
+                if self._token_ids:
+                    record |= token_record(group, sample)
+                self._writers[split].write(record)
 
 
 def rollout_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
@@ -58,4 +58,20 @@ def rollout_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
         "reported": scored.reported,
         "weights_version": scored.sample.weights_version,
         "judge_seconds": round(scored.judge_seconds, 4),
+    }
+
+
+def token_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
+    """What `rollout_record` lacks for training on the sample again: P prompt ids, T response ids, T log-probabilities
+    in nats, the reward's other parts, and each verifier's own score."""
+    return {
+        "prompt_token_ids": group.row["input_ids_prompt"],
+        "token_ids": scored.sample.token_ids,
+        "logprobs": scored.sample.logprobs,
+        "format_reward": scored.format_reward,
+        "overlong": scored.overlong,
+        "verifiers": {
+            name: {"score": result.score, "status": result.status, "details": result.details}
+            for name, result in scored.per_verifier.items()
+        },
     }

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from open_instruct.data_types import Sample, SamplingConfig
+from open_instruct.engine_pool import EngineDied
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,24 @@ class EngineOptions:
     kv_cache_memory_bytes: int | None = None
     enforce_eager: bool = False
     enable_prefix_caching: bool = False
+    attention_backend: str | None = None
     inflight_updates: bool = True
     weight_backend: str = "nccl"
+    sleep_mode: bool = False
     on_cpu: bool = False
     omp_threads: int = 1
 
 
 class LLMRayActor:
-    """One policy engine. Make it with `create_vllm_engines`; all methods are coroutines."""
+    """One policy engine. Make it with `EngineMaker`; all methods are coroutines.
+
+    They raise `EngineDied` once vLLM's engine core is gone: the actor is then of no more use.
+    """
 
     def __init__(self, options: EngineOptions) -> None:
-        from flip_plugin.processes import DIE_WITH_PARENT
+        from flip_plugin.processes import DIE_WITH_PARENT, guard_children
 
+        guard_children()  # before anything loads: vLLM's processes are tied to us only once they have loaded it
         self.options = options
         self.weights_version = 0
         os.environ |= {DIE_WITH_PARENT: "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -57,6 +66,7 @@ class LLMRayActor:
         """Load the model; returns when the engine takes requests."""
         from vllm import AsyncEngineArgs
         from vllm.config import WeightTransferConfig
+        from vllm.v1.attention.backends.registry import AttentionBackendEnum
         from vllm.v1.engine.async_llm import AsyncLLM
 
         o = self.options
@@ -76,6 +86,8 @@ class LLMRayActor:
             enable_prefix_caching=o.enable_prefix_caching,
             distributed_executor_backend="uni" if o.on_cpu and o.tensor_parallel_size == 1 else None,
             weight_transfer_config=WeightTransferConfig(backend=o.weight_backend),
+            enable_sleep_mode=o.sleep_mode,
+            attention_backend=AttentionBackendEnum[o.attention_backend] if o.attention_backend else None,
             logprobs_mode="processed_logprobs",  # after the temperature, as the learner computes them
             disable_log_stats=True,
         )
@@ -105,10 +117,11 @@ class LLMRayActor:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         final = None
-        async for output in self._engine.generate(
-            {"prompt_token_ids": prompt_ids}, params, request_id=uuid.uuid4().hex
-        ):
-            final = output
+        with death_said():
+            async for output in self._engine.generate(
+                {"prompt_token_ids": prompt_ids}, params, request_id=uuid.uuid4().hex
+            ):
+                final = output
         assert final is not None, "the engine ended the stream without an output"
         return [self._sample(output) for output in sorted(final.outputs, key=lambda o: o.index)]
 
@@ -134,27 +147,31 @@ class LLMRayActor:
         """Hand the backend what it needs to meet the sender."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
+        with death_said():
+            await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_weight_update(self) -> None:
         """Hold generation: requests in flight are kept or waited for, as `inflight_updates` says."""
         keep = self.options.inflight_updates
         # A prefix cache holds keys and values of the old weights.
         clear = not keep or self.options.enable_prefix_caching
-        await self._engine.pause_generation(mode="keep" if keep else "wait", clear_cache=clear)
-        await self._engine.start_weight_update()
+        with death_said():
+            await self._engine.pause_generation(mode="keep" if keep else "wait", clear_cache=clear)
+            await self._engine.start_weight_update()
 
     async def receive_weights(self, update_info: dict[str, Any]) -> None:
         """One chunk of weights."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+        with death_said():
+            await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_weight_update(self, version: int) -> None:
         """Take the new weights into use and go on generating."""
-        await self._engine.finish_weight_update(str(version))
-        self.weights_version = version
-        await self._engine.resume_generation()
+        with death_said():
+            await self._engine.finish_weight_update(str(version))
+            self.weights_version = version
+            await self._engine.resume_generation()
 
     async def load_weights(self, flat: Any, layout: Any, version: int) -> None:
         """Without NCCL: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says."""
@@ -165,6 +182,18 @@ class LLMRayActor:
         )
         await self.finish_weight_update(version)
 
+    # Sleep mode (GPU): weights go to main memory, the KV cache is dropped.
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back; nothing may be in flight."""
+        with death_said():
+            await self._engine.sleep(level=1)
+
+    async def wake_up(self) -> None:
+        """Take it again."""
+        with death_said():
+            await self._engine.wake_up()
+
     async def stop(self) -> None:
         """End the engine core."""
         if self._engine is not None:
@@ -172,14 +201,44 @@ class LLMRayActor:
             self._engine = None
 
 
-def create_vllm_engines(options: EngineOptions, num_engines: int, *, num_gpus: float = 0.0) -> list[Any]:
-    """Start `num_engines` actors; call `start` on each and wait for it."""
-    import ray
+@contextmanager
+def death_said() -> Generator[None]:
+    """Inside, the death of the engine core raises `EngineDied`, which every process can unpickle."""
+    from vllm.v1.engine.exceptions import EngineDeadError
 
-    actor = ray.remote(LLMRayActor)
-    return [
-        actor.options(num_cpus=0, num_gpus=num_gpus, max_concurrency=4096).remote(
-            replace(options, seed=options.seed + i)
-        )
-        for i in range(num_engines)
-    ]
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDied(f"vLLM's engine core is gone: {error}") from None
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """Makes engine actors, at the start of a run and in place of those that died. Pickles.
+
+    `strategies[i]` says where on the cluster engine i goes; None leaves it to Ray.
+    """
+
+    options: EngineOptions
+    num_gpus: float = 0.0
+    strategies: Sequence[Any] | None = None
+
+    def make(self, index: int, restart: int = 0) -> Any:
+        """An actor for engine `index`; call `start` on it and wait. A restarted one samples from other seeds."""
+        import ray
+
+        placed = {} if self.strategies is None else {"scheduling_strategy": self.strategies[index]}
+        actor = ray.remote(LLMRayActor).options(num_cpus=0, num_gpus=self.num_gpus, max_concurrency=4096, **placed)
+        return actor.remote(replace(self.options, seed=self.options.seed + index + 10_000 * restart))
+
+    def end(self, actor: Any) -> None:
+        """Kill it with all that it started."""
+        import ray
+
+        ray.kill(actor)
+
+
+def create_vllm_engines(options: EngineOptions, num_engines: int, *, num_gpus: float = 0.0) -> list[Any]:
+    """Start `num_engines` actors anywhere; call `start` on each and wait for it."""
+    maker = EngineMaker(options, num_gpus)
+    return [maker.make(i) for i in range(num_engines)]

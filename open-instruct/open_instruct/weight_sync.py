@@ -1,28 +1,29 @@
 """Getting the learner's weights into the policy engines after a step.
 
-On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, and where
-learner and engine share one GPU (NCCL wants a card for each rank), the state dict travels through Ray's
-object store, which also crosses nodes, to each engine actor; the actor hands it to its engine core in an
-anonymous memory file (`SharedWeights`), received by the ``shared_memory`` backend in
-`open_instruct.weight_sync_cpu`.
+On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, where learner
+and engine share one GPU (NCCL wants a card for each rank), and where ``--weight_sync object_store`` asks for
+it, the state dict travels through Ray's object store, which also crosses nodes, to each engine actor; the
+actor hands it to its engine core in an anonymous memory file (`SharedWeights`), received by the
+``shared_memory`` backend in `open_instruct.weight_sync_cpu`. On this way an engine that died can be replaced.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from open_instruct.full_weights import full_tensors
 
 _ALIGNMENT = 64
 
 
 def weight_backend(args: Any, *, on_cpu: bool) -> str:
     """vLLM's name for the way that the weights take."""
-    return "shared_memory" if on_cpu or args.single_gpu_mode else "nccl"
+    return "shared_memory" if on_cpu or args.single_gpu_mode or args.weight_sync == "object_store" else "nccl"
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,15 @@ class WeightLayout:
 
 
 class FlatWeights:
-    """Copies a module's parameters into one flat byte buffer, in the dtype that the engines use."""
+    """Copies a module's weights (`full_tensors`) into one flat byte buffer, in the dtype that the engines use."""
 
     def __init__(self, module: Any, dtype: Any) -> None:
         offset, tensors = 0, []
-        for name, parameter in module.named_parameters():
-            shape = list(getattr(parameter, "ds_shape", parameter.shape))
-            tensors.append((name, str(dtype).removeprefix("torch."), shape, offset))
-            size = int(np.prod(shape)) * dtype.itemsize
+        self._sources, self.dtype = full_tensors(module), dtype
+        for source in self._sources:
+            tensors.append((source.name, str(dtype).removeprefix("torch."), list(source.shape), offset))
+            size = int(np.prod(source.shape)) * dtype.itemsize
             offset += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self.module, self.dtype = module, dtype
         self.layout = WeightLayout(tensors, offset)
 
     def copy(self, *, keep: bool = True) -> np.ndarray | None:
@@ -54,27 +54,13 @@ class FlatWeights:
         import torch
 
         buffer = torch.zeros(self.layout.num_bytes, dtype=torch.uint8) if keep else None
-        for (_, _, shape, offset), (_, parameter) in zip(
-            self.layout.tensors, self.module.named_parameters(), strict=True
-        ):
-            with gathered(parameter), torch.no_grad():
+        for (_, _, shape, offset), source in zip(self.layout.tensors, self._sources, strict=True):
+            with source.whole() as tensor:
                 if buffer is not None:
                     size = int(np.prod(shape)) * self.dtype.itemsize
                     view = buffer[offset : offset + size].view(self.dtype).view(shape)
-                    view.copy_(parameter)
+                    view.copy_(tensor)
         return None if buffer is None else buffer.numpy()
-
-
-@contextmanager
-def gathered(parameter: Any) -> Generator[None]:
-    """Within the block `parameter` is whole on this rank, also under DeepSpeed ZeRO-3."""
-    if not hasattr(parameter, "ds_id"):
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
-        yield
 
 
 class SharedWeights:
@@ -93,9 +79,12 @@ class SharedWeights:
 
 
 class ObjectStoreSender:
-    """Learner side without NCCL: one object in Ray's store, read by every engine."""
+    """Learner side without NCCL: one object in Ray's store, read by every engine.
 
-    def __init__(self, module: Any, dtype: Any, engines: list[Any], rank: int) -> None:
+    `engines`: `PooledEngines` or `DirectEngines` (`open_instruct.engine_pool`).
+    """
+
+    def __init__(self, module: Any, dtype: Any, engines: Any, rank: int) -> None:
         self._flat, self._engines, self._rank = FlatWeights(module, dtype), engines, rank
 
     def send(self, version: int) -> None:
@@ -104,15 +93,14 @@ class ObjectStoreSender:
 
         flat = self._flat.copy(keep=self._rank == 0)
         if flat is not None:
-            reference = ray.put(flat)
-            ray.get([e.load_weights.remote(reference, self._flat.layout, version) for e in self._engines])
+            self._engines.load_weights(ray.put(flat), self._flat.layout, version)
 
 
 class NcclSender:
     """Learner side on GPUs: vLLM's trainer-side NCCL engine, driven on every learner rank."""
 
     def __init__(
-        self, module: Any, engines: list[Any], rank: int, *, tensor_parallel_size: int, address: str, port: int
+        self, module: Any, engines: Any, rank: int, *, tensor_parallel_size: int, address: str, port: int
     ) -> None:
         from vllm.distributed.weight_transfer.nccl_engine import (
             NCCLTrainerInitInfo,
@@ -137,47 +125,39 @@ class NcclSender:
 
 
 class _EnginesClient:
-    """vLLM's `VLLMWeightSyncClient` over a list of engine actors."""
+    """vLLM's `VLLMWeightSyncClient` over `PooledEngines` or `DirectEngines`."""
 
-    def __init__(self, engines: list[Any], tensor_parallel_size: int) -> None:
+    def __init__(self, engines: Any, tensor_parallel_size: int) -> None:
         self._engines, self._tp, self.version = engines, tensor_parallel_size, 0
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         # vLLM numbers the workers of one engine from 1; those of the next engine follow.
         infos = [init_info | {"rank_offset": 1 + i * self._tp} for i in range(len(self._engines))]
-        self._call("init_weight_transfer", [(info,) for info in infos])
+        self._engines.call("init_weight_transfer", [(info,) for info in infos])
 
     def start_weight_update(self) -> None:
-        self._call("start_weight_update")
+        self._engines.call("start_weight_update")
 
     def update_weights(self, update_info: Any) -> None:
-        self._call("receive_weights", [(update_info,)] * len(self._engines))
+        self._engines.call("receive_weights", [(update_info,)] * len(self._engines))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._call("finish_weight_update", [(self.version,)] * len(self._engines))
-
-    def _call(self, method: str, arguments: list[tuple[Any, ...]] | None = None) -> None:
-        import ray
-
-        arguments = arguments or [()] * len(self._engines)
-        calls = [getattr(e, method).remote(*a) for e, a in zip(self._engines, arguments, strict=True)]
-        ray.get(calls)
+        self._engines.call("finish_weight_update", [(self.version,)] * len(self._engines))
 
 
 def _deepspeed_source(module: Any) -> Any:
-    """vLLM's `WeightSource` over a DeepSpeed module: gathers one parameter at a time under ZeRO-3."""
+    """vLLM's `WeightSource` over a DeepSpeed module: one whole (under LoRA, merged) tensor at a time."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    sources = full_tensors(module)
 
     class DeepSpeedSource(WeightSource):
         def metadata(self) -> list[ParamMeta]:
-            return [
-                ParamMeta(name, p.dtype, tuple(getattr(p, "ds_shape", p.shape)))
-                for name, p in module.named_parameters()
-            ]
+            return [ParamMeta(source.name, source.dtype, source.shape) for source in sources]
 
         def __iter__(self) -> Iterator[tuple[str, Any]]:
-            for name, parameter in module.named_parameters():
-                with gathered(parameter):
-                    yield name, parameter.data
+            for source in sources:
+                with source.whole() as tensor:
+                    yield source.name, tensor
 
     return DeepSpeedSource()

@@ -36,7 +36,7 @@ def test_two_steps_end_to_end(tmp_path, launch):
         assert line["time/total"] > 0
 
     # Step 2 was sampled an update earlier (async_steps 1), so only step 1 shows how well the two agree.
-    assert metrics[1]["val/sampler_logprob_gap"] < 0.001
+    assert metrics[1]["debug/vllm_vs_local_logprob_diff_mean"] < 0.001
 
     rollouts = read(out / "rollouts" / "train.jsonl")
     assert len(rollouts) == 32

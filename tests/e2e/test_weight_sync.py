@@ -15,6 +15,7 @@ def actors():
     os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112  (Ray's own spelling)
     os.environ.pop(TAG, None)
     ray = pytest.importorskip("ray")
+    from open_instruct.engine_pool import DirectEngines
     from open_instruct.learner import create_learners
     from open_instruct.vllm_utils import EngineOptions, create_vllm_engines
 
@@ -38,7 +39,7 @@ def actors():
     address = ray.get(learner.address.remote())
     ray.get(learner.setup.remote(args, address, 0))
     ray.get(started)
-    ray.get(learner.connect.remote(engines, address, "float32"))
+    ray.get(learner.connect.remote(DirectEngines(engines), address, "float32"))
     yield ray, engines[0], learner
     ray.get(engines[0].stop.remote())
     ray.shutdown()

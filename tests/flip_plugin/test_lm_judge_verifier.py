@@ -81,3 +81,13 @@ async def test_a_judge_of_ones_own(judge, monkeypatch):
 async def test_blocking_call_inside_a_running_loop(quality, judge):
     judge.rates(5)
     assert quality([], "x", "l", "user: x").score == 0.5
+
+
+@pytest.mark.parametrize("prediction", ["They want it short", "They want it short</think>Done"])
+async def test_a_prompt_that_opens_the_thinking(quality, judge, prediction):
+    # A template such as olmo_thinker's: without its closing tag, such a response is all thoughts.
+    judge.rates(8)
+    state = {"messages": [{"role": "user", "content": "Write it"}], "prompt_opens_think": True}
+    result = await quality.async_call([], prediction, None, rollout_state=state)
+    cut = "</think>" not in prediction
+    assert (result.status, len(judge.requests)) == (("truncated", 0) if cut else ("ok", 1))

@@ -1,16 +1,18 @@
 """The data side without engines: prompt order, who has a loss, when a step is given up, what is written."""
 
 import json
+from itertools import combinations
 
 import pytest
 
 from open_instruct.config import Args
-from open_instruct.data_loader import DataPreparationActor, PromptOrder, training_samples
+from open_instruct.data_loader import PromptOrder, training_samples
 from open_instruct.data_types import Group, Sample, ScoredSample
 from open_instruct.ground_truth_utils import VerificationResult
 from open_instruct.learner import mean_over_tokens
 from open_instruct.rewards import JudgeFailure, check_invalid_share
-from open_instruct.rollout_metrics import group_metrics
+from open_instruct.rl_utils import pack_mini_batches
+from open_instruct.rollout_metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
 from open_instruct.rollouts import RolloutWriter
 
 
@@ -66,6 +68,24 @@ def test_masking_a_truncated_response_does_not_move_its_siblings():
     assert [s.advantage for s in masked] == [s.advantage for s in plain[:2]]
 
 
+def test_masking_truncated_responses_never_mixes_groups():
+    """Upstream since #1660 masks before it cuts the scores into groups of G: with 8 of 16 truncated, every group of
+    8 with equal rewards, it gave advantages of -3 and +5 where all should be 0; with 3 of 16 it crashed."""
+    first = [scored(2.0, finish_reason="length") for _ in range(3)] + [scored(2.0) for _ in range(5)]
+    second = [scored(10.0, finish_reason="length") for _ in range(5)] + [scored(10.0) for _ in range(3)]
+    args = Args(mask_truncated_completions=True, filter_zero_std_samples=False)
+    samples, _ = training_samples([group(*first), group(*second)], args)
+    assert [s.advantage for s in samples] == [0.0] * 8
+    third = [scored(float(i), finish_reason="length" if i < 3 else "stop") for i in range(8)]
+    samples, _ = training_samples([group(*third), group(*second)], args)
+    assert [s.advantage for s in samples] == [-0.5, 0.5, 1.5, 2.5, 3.5, 0.0, 0.0, 0.0]
+
+
+def test_a_group_whose_responses_are_all_truncated_has_no_loss():
+    groups = [group(scored(1.0, finish_reason="length"), scored(3.0, finish_reason="length"))]
+    assert training_samples(groups, Args(mask_truncated_completions=True))[0] == []
+
+
 def test_a_step_with_too_many_missing_rewards_is_given_up_in_the_judges_words():
     groups = [group(scored(1.0), scored(None, status="judge_error", error="connection refused"), scored(None))]
     check_invalid_share(groups, 0.7, "step 1")
@@ -98,7 +118,7 @@ def test_metrics_leave_missing_scores_out_and_count_them():
 
 
 def test_rollouts_are_written_with_what_the_judge_said(tmp_path):
-    writer = RolloutWriter(str(tmp_path))
+    writer = RolloutWriter(tmp_path / "rollouts")
     writer.write([group(scored(2.0), scored(None, status="unparsed"))], training_step=1, split="train")
     lines = [json.loads(line) for line in (tmp_path / "rollouts" / "train.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["ok", "unparsed"]
@@ -106,31 +126,57 @@ def test_rollouts_are_written_with_what_the_judge_said(tmp_path):
     assert lines[0]["prompt_index"] == 7 and lines[1]["sample_index"] == 1
 
 
-def test_a_continued_run_drops_the_rollouts_of_steps_that_will_happen_again(tmp_path):
-    writer = RolloutWriter(str(tmp_path))
-    for step in (1, 2, 3):
-        writer.write([group(scored(2.0))], training_step=step, split="train")
-    RolloutWriter(str(tmp_path), resume_step=2)
-    lines = (tmp_path / "rollouts" / "train.jsonl").read_text().splitlines()
-    assert [json.loads(line)["training_step"] for line in lines] == [1, 2]
+def test_metrics_of_a_step_by_hand():
+    groups = [
+        group(scored(0.0, tokens=(5,) * 4), scored(10.0, tokens=(5,) * 6)),
+        group(scored(0.0), scored(0.0)),
+        group(scored(10.0), scored(10.0)),
+        group(scored(3.0), scored(3.0)),
+        group(scored(None), scored(4.0)),
+    ]
+    groups[0].samples[0].sample = Sample([5] * 4, [-1.0] * 4, "length", 2)
+    groups[0].generation_seconds = 4.0
+    training, _ = training_samples(groups, Args())
+    options = {"num_mini_batches": 2, "seed": 0, "step": 3, "pack_length": 16, "num_learners": 1, "pad_token_id": 0}
+    metrics = step_metrics(groups, training, pack_mini_batches(training, **options), step=3, samples_wanted=10)
+    assert metrics["val/advantages_mean"] == 0.0
+    assert (metrics["val/advantages_min"], metrics["val/advantages_max"]) == (-5.0, 5.0)
+    assert metrics["val/num_step_tokens"] == 5 * 3 + 10 + 4 * 4
+    assert metrics["val/num_step_tokens_trained"] == 10
+    assert metrics["val/actor_tokens_per_second"] == 41 / 4.0
+    assert metrics["batch/total_prompts"] == 1
+    assert metrics["batch/percent_solved_mean"] == 0.5
+    assert metrics["batch/filtered_prompts"] == 3 and metrics["batch/filtered_prompts_pct"] == 3 / 5
+    names = ("zero", "solved", "nonzero")
+    assert [metrics[f"batch/filtered_prompts_{name}"] for name in names] == [1, 1, 1]
+    assert metrics["real_batch_size_ratio"] == 0.2 and metrics["packed_ratio"] == 1.0
+    assert (metrics["model_step_min"], metrics["model_step_max"], metrics["model_step_mean"]) == (0, 2, 0.2)
+    assert metrics["num_steps_off_policy"] == pytest.approx(2.8)
 
 
-@pytest.mark.parametrize(("async_steps", "expected"), [(0, [0]), (1, [0, 1]), (3, [0, 1, 2, 3])])
-async def test_no_step_is_started_further_ahead_than_async_steps(async_steps, expected):
-    args = Args(async_steps=async_steps, num_unique_prompts_rollout=2, total_episodes=800, save_traces=False)
-    actor = DataPreparationActor(args, [], [{}] * 4, [], scorer=None, pad_token_id=0)  # ty: ignore
-    started = []
-    actor._start_step = lambda step: started.append(step) or []
-    await actor.weights_synced(0)
-    assert started == expected
-    await actor.weights_synced(1)
-    assert started == [*expected, async_steps + 1]
+def test_lengths_of_solved_responses_only_where_scores_are_zero_or_one():
+    binary = group_metrics([group(scored(0.0, tokens=(5,) * 4), scored(10.0), scored(None))], prefix="objective")
+    assert binary["val/sequence_lengths_solved"] == 2 and binary["val/sequence_lengths_unsolved"] == 4
+    assert (binary["val/sequence_lengths_min"], binary["val/sequence_lengths_max"]) == (2, 4)
+    graded = group_metrics([group(scored(0.0), scored(10.0), scored(3.0))], prefix="objective")
+    assert "val/sequence_lengths_solved" not in graded
+    assert "eval/sequence_lengths_solved" in group_metrics([group(scored(0.0), scored(10.0))], prefix="eval")
 
 
-async def test_no_step_beyond_the_last_is_started():
-    args = Args(async_steps=5, total_episodes=Args().samples_per_step * 2, save_traces=False)
-    actor = DataPreparationActor(args, [], [{}] * 4, [], scorer=None, pad_token_id=0)  # ty: ignore
-    started = []
-    actor._start_step = lambda step: started.append(step) or []
-    await actor.weights_synced(0)
-    assert started == [0, 1]
+def test_pass_at_k_is_the_share_of_all_subsets_with_a_pass():
+    for n, correct, k in ((4, 1, 2), (5, 2, 3), (3, 3, 1), (6, 0, 4), (4, 2, 4)):
+        subsets = list(combinations(range(n), k))
+        passing = sum(any(i < correct for i in subset) for subset in subsets)
+        assert pass_at_k(n, correct, k) == pytest.approx(passing / len(subsets))
+
+
+def test_pass_at_k_counts_failures_of_the_policy_and_leaves_failures_of_the_judge_out():
+    groups = [
+        group(scored(10.0), scored(9.9), scored(None, status="truncated"), scored(None, status="not_stopped")),
+        group(scored(0.0), scored(0.0), scored(0.0), scored(None, status="judge_error")),
+    ]
+    metrics = pass_at_k_metrics(groups, 4)
+    assert metrics == {"eval/pass_at_1": 0.125, "eval/pass_at_2": 0.25, "eval/pass_at_4": 1.0}
+    assert list(pass_at_k_metrics(groups, 3)) == ["eval/pass_at_1", "eval/pass_at_2", "eval/pass_at_3"]
+    nothing = pass_at_k_metrics([group(scored(None, status="judge_error"))], 1)
+    assert nothing == {"eval/pass_at_1": None}

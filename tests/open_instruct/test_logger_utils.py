@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from open_instruct.logger_utils import MetricsLogger, progress_line, setup_logging
+from open_instruct.logger_utils import MetricsLogger, setup_logging
+from open_instruct.progress import Progress, progress_line
 from open_instruct.records_io import (
     JsonlWriter,
     drop_steps_after,
@@ -149,50 +148,6 @@ def test_a_new_run_keeps_the_older_record_apart(tmp_path):
     assert older == [{"training_step": 7}, {"training_step": 8}]
 
 
-def test_missing_tracker_says_what_to_install_and_touches_nothing(tmp_path, monkeypatch):
-    with MetricsLogger(tmp_path) as metrics:
-        metrics.log(1, {})
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match="pip install wandb"):
-        MetricsLogger(tmp_path, with_tracking=True)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        MetricsLogger(tmp_path, tensorboard=True)
-    assert steps_in(tmp_path) == [1]
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_wandb_gets_numbers_only_and_resumes_its_run(tmp_path, monkeypatch):
-    inits, logged, finished = [], [], []
-
-    def init(**kwargs):
-        inits.append(kwargs)
-        return SimpleNamespace(
-            id="abc", log=lambda row, step: logged.append((step, row)), finish=lambda: finished.append(1)
-        )
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    for resume_step in (None, 1):
-        metrics = MetricsLogger(tmp_path, with_tracking=True, wandb_project="p", run_name="r", resume_step=resume_step)
-        metrics.log((resume_step or 0) + 1, {"loss": 0.5, "bad": float("nan"), "note": "x"})
-        metrics.close()
-        metrics.close()
-    assert [(init["project"], init["name"], init["id"]) for init in inits] == [("p", "r", None), ("p", "r", "abc")]
-    assert logged == [(1, {"training_step": 1, "loss": 0.5}), (2, {"training_step": 2, "loss": 0.5})]
-    assert len(finished) == 2
-
-
-def test_tensorboard_holds_the_curve(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    with MetricsLogger(tmp_path, tensorboard=True) as metrics:
-        metrics.log(1, {"objective/scores": 0.25, "bad": float("inf")})
-        metrics.log(2, {"objective/scores": 0.5})
-    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("objective/scores")] == [(1, 0.25), (2, 0.5)]
-    assert "bad" not in events.Tags()["scalars"]
-
-
 def test_progress_line_shows_what_is_there():
     metrics = {
         "objective/scores": np.float32(0.62),
@@ -217,6 +172,25 @@ def test_progress_line_shows_what_is_there():
     assert progress_line(3, None, {"objective/scores": float("nan")}) == "step 3"
     worst = {"objective/a_invalid_frac": 0.1, "objective/b_invalid_frac": 0.4, "eval/a_invalid_frac": 1.0}
     assert progress_line(1, 2, worst) == "step 1/2  invalid 40%"
+
+
+def test_progress_tells_the_time_left_from_the_last_steps():
+    clock = iter([0.0, 7.0, 10.0, *range(12, 150, 2)])
+    progress = Progress(100, now=lambda: next(clock))
+    assert progress.line(0, {}) == "step   0/100"  # an evaluation
+    assert progress.line(1, {}) == "step   1/100  99 left, 5.0 min"  # 3 s since step 0
+    assert progress.line(2, {}) == "step   2/100  98 left, 4.1 min"
+    for step in range(3, 30):
+        line = progress.line(step, {})
+    assert line == "step  29/100  71 left, 2.4 min"  # 2 s each; the slow start is forgotten
+    assert progress.line(100, {}) == "step 100/100"
+
+
+def test_progress_of_a_continued_run_starts_with_its_first_step():
+    clock = iter([100.0, 104.0, 106.0])
+    progress = Progress(1000, now=lambda: next(clock))
+    assert progress.line(501, {}).endswith("499 left, 33 min")
+    assert progress.line(502, {}).endswith("498 left, 17 min")
 
 
 def test_setup_logging_adds_one_handler_and_silences_others():

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.model_utils import response_logprobs
-from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_samples
+from open_instruct.logprobs import response_logprobs
+from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_mini_batches, pack_samples
 
 
 def sample(start: int, prompt: int, response: int) -> TrainingSample:
@@ -49,6 +49,43 @@ def test_every_sample_is_packed_once_and_whole(lengths, num_learners):
         assert response == list(s.response_ids)
         assert logprobs == list(s.sampler_logprobs)
         assert advantages == {s.advantage}
+
+
+def mini_batches(count, *, num, learners=2, seed=1, step=0):
+    samples = [sample(100 * (i + 1), 1 + i % 4, 1 + i % 3) for i in range(count)]
+    return pack_mini_batches(
+        samples,
+        num_mini_batches=num,
+        seed=seed,
+        step=step,
+        pack_length=20,
+        num_learners=learners,
+        pad_token_id=0,
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 12), st.integers(1, 5), st.integers(1, 3))
+def test_mini_batches_share_the_samples_out_evenly_and_learners_agree(count, num, learners):
+    batches = mini_batches(count, num=num, learners=learners)
+    assert len(batches) == learners and all(len(of_rank) == num for of_rank in batches)
+    found = [unpack([of_rank[i] for of_rank in batches]) for i in range(num)]
+    sizes = [len(samples) for samples in found]
+    assert sorted(first for samples in found for first in samples) == [100 * (i + 1) for i in range(count)]
+    assert max(sizes) - min(sizes) <= 1
+    for i in range(num):
+        assert len({of_rank[i].input_ids.shape for of_rank in batches}) == 1
+        if not sizes[i]:
+            assert all(of_rank[i].response_mask.sum() == 0 for of_rank in batches)
+
+
+def test_the_shuffle_depends_on_seed_and_step_alone():
+    def firsts(**options):
+        return [sorted(unpack([batch])) for batch in mini_batches(12, num=3, learners=1, **options)[0]]
+
+    assert firsts() == firsts()
+    assert firsts() != firsts(step=1) and firsts() != firsts(seed=2)
+    assert firsts() != [[100 * (4 * i + j + 1) for j in range(4)] for i in range(3)], "groups must mix"
 
 
 def test_rows_are_cut_to_the_longest_pack():

@@ -1,8 +1,7 @@
 # The published recipe (arXiv 2602.13551 and its code), value by value: 3 nodes of 8 GPUs, 8 for
 # learners and 16 for policy engines. There the judge ran on a host of its own: name yours in
 # HOSTED_VLLM_API_BASE, or this run serves it on a 25th GPU.
-# Not here: its evaluation jobs, which belong to one institute's cluster; --non_stop_penalty, which it
-# sets to off; Weights & Biases, which it has on (--with_tracking True). It was stopped by hand.
+# --dry_run prints every value that is not the published one, with the reason. It was stopped by hand.
 MODEL_NAME_OR_PATH="${MODEL_NAME_OR_PATH:-allenai/Olmo-3-7B-Think-DPO}"
 JUDGE_MODEL="${JUDGE_MODEL:-hosted_vllm/Qwen/Qwen3-4B}"
 if [[ ${#DATA[@]} -eq 0 ]]; then DATA=("$PUBLISHED_ROWS" 1.0); fi
@@ -17,6 +16,7 @@ FLAGS=(
     --pack_length 18432
     --stop_strings "</answer>"
     --mask_truncated_completions True
+    --non_stop_penalty False
     --temperature 1.0
     --num_unique_prompts_rollout 24
     --num_samples_per_prompt_rollout 8
@@ -42,6 +42,7 @@ FLAGS=(
     --llm_judge_structured_output False  # nor did it say anything about thinking: the template's default
     --llm_judge_thinking True
     --deepspeed_stage 3
+    --deepspeed_zpg 8
     --gradient_checkpointing True
     --num_learners_per_node 8
     --vllm_num_engines 16
@@ -54,4 +55,6 @@ FLAGS=(
     --checkpoint_state_freq 50
     --keep_last_n_checkpoints -1
     --seed 1
+    --compare_with_published True  # these two are for --dry_run alone
+    --dry_run_nodes 8 8 8
 )

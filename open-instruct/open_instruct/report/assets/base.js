@@ -1,0 +1,43 @@
+"use strict";
+// Text only ever enters the page as text nodes: what a model wrote is never parsed as HTML.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const runs = data.runs, several = runs.length > 1;
+
+const known = (value) => value !== null && value !== undefined;
+
+const SVG = new Set(["svg", "path", "line", "circle", "text", "g", "rect"]);
+function make(tag, attributes, ...children) {
+  const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === false || value == null) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter(known));
+  return node;
+}
+
+// --- Numbers as people read them ---------------------------------------------------------
+const whole = (value) => Math.round(value).toLocaleString("en");
+function plain(value) {
+  const size = Math.abs(value);
+  if (size >= 10000) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 });
+  if (size >= 100 || Number.isInteger(value)) return String(Math.round(value));
+  if (size < 0.001) return value.toExponential(1);
+  return String(+value.toPrecision(3));
+}
+function duration(seconds) {
+  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  if (seconds >= 60) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${+seconds.toPrecision(3)} s`;
+}
+const percent = (value) => `${+(100 * value).toPrecision(3)}%`;
+const score = (value) => value.toFixed(2);
+const signed = (value) => `${value < 0 ? "−" : "+"}${plain(Math.abs(value))}`;
+const units = { score, share: percent, seconds: (v) => `${plain(v)} s`, count: plain, plain };
+const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
+
+// A run keeps its colour in every chart and in the table.
+const runColour = (run) => run % 8;
+const runKey = (run) => make("span", { class: `key b${runColour(run)}`, title: runs[run].name });

@@ -1,0 +1,2 @@
+
+header(); curves(); configuration(); rollouts();

@@ -1,0 +1,109 @@
+"""Data and assets into one HTML file, safe whatever the data holds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+from open_instruct.records_io import to_jsonable
+from open_instruct.report import rollouts, summary, text
+from open_instruct.report.charts import build_charts
+from open_instruct.report.reading import Run
+from open_instruct.report.settings import settings
+from open_instruct.report.text import Row, number
+
+#: In the order in which they run.
+SCRIPTS = ("base.js", "header.js", "plot.js", "curves.js", "settings.js", "rollouts.js", "detail.js", "main.js")
+
+
+def collect(runs: Sequence[Run]) -> Row:
+    """Everything that the page shows, as plain data."""
+    prompts = rollouts.Prompts()
+    samples: list[Row] = []
+    shown: list[Row] = []
+    for place, (run, name) in enumerate(zip(runs, _told_apart(runs), strict=True)):
+        found, totals = rollouts.read_rollouts(run, rollouts.MAX_SAMPLES // len(runs), prompts)
+        samples += [{**sample, "run": place} for sample in found]
+        curve_rows = run.curve_rows
+        shown.append(
+            {
+                "name": name,
+                "about": summary.about(run),
+                "notes": run.notes,
+                "summary": summary.summary(run.metrics, totals),
+                "evals": summary.eval_changes(run.metrics),
+                "steps": [row["training_step"] for row in curve_rows],
+                "hours": _hours(run.metrics, curve_rows),
+            }
+        )
+    return {
+        "title": " · ".join(run["name"] for run in shown),
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "runs": shown,
+        "charts": build_charts([run.curve_rows for run in runs]),
+        "config": settings([run.config for run in runs]),
+        "rollouts": {
+            "samples": samples,
+            "prompts": prompts.items,
+            "total": sum(run["summary"]["samples"] for run in shown),
+        },
+        "limits": {"samples": rollouts.MAX_SAMPLES, "chars": text.MAX_CHARS},
+    }
+
+
+def _told_apart(runs: Sequence[Run]) -> list[str]:
+    """The runs' names; those that occur twice with their folder."""
+    counts = Counter(run.name for run in runs)
+    return [run.name if counts[run.name] == 1 else f"{run.name} ({run.folder.resolve().name})" for run in runs]
+
+
+def _hours(metrics: list[Row], shown: list[Row]) -> list[float | None]:
+    """Hours of training up to each shown row, by `time/total`; None where no row has one."""
+    total, at, found = 0.0, {}, False
+    for row in metrics:
+        seconds = number(row.get("time/total"))
+        found = found or seconds is not None
+        total += seconds or 0.0
+        at[row["training_step"]] = text.short(total / 3600)
+    return [at[row["training_step"]] if found else None for row in shown]
+
+
+def render(data: Row) -> str:
+    """The page."""
+    script = "".join(_asset(name) for name in SCRIPTS)
+    style = _asset("style.css")
+    filling = {
+        "TITLE": html.escape(f"{data['title']} · run report"),
+        "DATA": embed_json(data),
+        "SCRIPT": script,
+        "STYLE": style,
+        "SCRIPT_HASH": _sha256(script),
+        "STYLE_HASH": _sha256(style),
+    }
+    # One pass, so that a placeholder inside a response stays what it is: text.
+    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda match: filling[match[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("open_instruct.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _sha256(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def embed_json(value: Any) -> str:
+    """JSON that is safe inside a script element: ASCII, and without any `<`, `>` or `&`.
+
+    Those three occur only inside JSON strings, where an escape means the same.
+    """
+    source = json.dumps(to_jsonable(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return source.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

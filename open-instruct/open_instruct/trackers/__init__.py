@@ -1,0 +1,139 @@
+"""Trackers: where a run's numbers go besides `metrics.jsonl`, each by a flag and in a file of its own.
+
+A tracker is opened before anything is loaded, so that a missing package or account ends the run at once
+and in words. From then on none may end it: one that fails is switched off, with one warning.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from open_instruct.config import Args, FlagError
+from open_instruct.redaction import without_secrets
+
+logger = logging.getLogger(__name__)
+
+#: Flag -> the package that it needs.
+PACKAGES = {"tensorboard": "tensorboard", "with_tracking": "wandb", "trackio": "trackio"}
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told about the run.
+
+    `resume_step`: the step that a continued run goes on after, None for a new run. `config`: its flags,
+    without keys.
+    """
+
+    output_dir: Path
+    name: str
+    project: str = "open_instruct"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    resume_step: int | None = None
+
+
+class Tracker(Protocol):
+    """Takes a run's numbers. Whatever it raises switches it off."""
+
+    name: str
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """The finite numbers of one step; steps rise, but start again after `resume_step` in a continued run."""
+        ...
+
+    def close(self, failed: bool) -> None:
+        """The run is over; `failed` when an error ended it."""
+        ...
+
+
+def tracked_run(args: Args, resume_step: int | None) -> TrackedRun:
+    """What the trackers are told of a run with these flags."""
+    return TrackedRun(
+        output_dir=Path(args.output_dir),
+        name=args.run_name or f"{args.exp_name}__{args.seed}",
+        project=args.wandb_project_name,
+        entity=args.wandb_entity,
+        group=args.wandb_group_name,
+        tags=(args.exp_name,),
+        config=without_secrets(asdict(args)),
+        resume_step=resume_step,
+    )
+
+
+def check_trackers(args: Args) -> None:
+    """Raises `FlagError` for a tracker whose package is not installed."""
+    for flag, package in PACKAGES.items():
+        if getattr(args, flag) and not _installed(package):
+            raise FlagError(
+                f"--{flag} needs the package {package}: pip install {package}, or leave the flag out "
+                "(metrics.jsonl and report.html are always written)."
+            )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that somebody put in place without a spec
+        return False
+
+
+def open_trackers(args: Args, run: TrackedRun) -> list[Tracker]:
+    """The trackers that the flags ask for. Raises `FlagError` when one cannot be opened."""
+    check_trackers(args)
+    opened: list[Tracker] = []
+    if args.tensorboard:
+        from open_instruct.trackers.tensorboard import TensorBoardTracker
+
+        opened.append(TensorBoardTracker(run))
+    if args.with_tracking:
+        from open_instruct.trackers.weights_and_biases import WandbTracker
+
+        opened.append(WandbTracker(run))
+    if args.trackio:
+        from open_instruct.trackers.trackio import TrackioTracker
+
+        opened.append(TrackioTracker(run))
+    return opened
+
+
+class GuardedTrackers:
+    """Several trackers as one that never raises."""
+
+    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
+        self._active = list(trackers)
+
+    @property
+    def names(self) -> list[str]:
+        """Those still at work."""
+        return [tracker.name for tracker in self._active]
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        for tracker in list(self._active):
+            try:
+                tracker.log(step, numbers)
+            # Somebody else's code on somebody else's server: whatever it raises, training goes on.
+            except Exception as error:
+                self._active.remove(tracker)
+                logger.warning(
+                    "%s is switched off from step %d on (%s: %s); metrics.jsonl goes on",
+                    tracker.name,
+                    step,
+                    type(error).__name__,
+                    error,
+                )
+
+    def close(self, failed: bool = False) -> None:
+        while self._active:
+            tracker = self._active.pop()
+            try:
+                tracker.close(failed)
+            except Exception as error:  # as above
+                logger.warning("%s did not close: %s: %s", tracker.name, type(error).__name__, error)

@@ -1,0 +1,203 @@
+"""The pool over engines that die when told to: stand-ins for actor handles, since no vLLM is needed to die."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+from open_instruct import engine_pool
+from open_instruct.data_types import SamplingConfig
+from open_instruct.engine_pool import NO_RESTART_WITH_NCCL, EngineDied, EngineLost, EnginePool, EngineSet
+
+pytestmark = pytest.mark.timeout(20)
+FOUR = SamplingConfig(n=4)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(engine_pool, "FIRST_PAUSE_S", 0.0)
+
+
+class Engine:
+    """Has the methods of an engine actor's handle; `die()` makes every call fail, those under way included."""
+
+    def __init__(self, name, start_fails=False):
+        self.name, self.start_fails = name, start_fails
+        self.dead = asyncio.Event()
+        self.release = asyncio.Event()
+        self.release.set()
+        self.loaded, self.asked, self.ended = [], [], False
+
+    def die(self):
+        self.dead.set()
+
+    def __getattr__(self, method):
+        return Remote(lambda *args: self._call(method, *args))
+
+    async def _call(self, method, *args):
+        async def work():
+            await self.release.wait()
+            if method == "start" and self.start_fails:
+                raise EngineDied("no memory")
+            if method == "load_weights":
+                self.loaded.append(args[2])
+            if method == "generate":
+                self.asked.append(args[0])
+            return self.name
+
+        working, dying = asyncio.ensure_future(work()), asyncio.ensure_future(self.dead.wait())
+        await asyncio.wait([working, dying], return_when=asyncio.FIRST_COMPLETED)
+        if self.dead.is_set():
+            working.cancel()
+            raise ActorDiedError()
+        dying.cancel()
+        return await working
+
+
+@dataclass
+class Remote:
+    function: object
+
+    def remote(self, *args):
+        return asyncio.ensure_future(self.function(*args))
+
+
+@dataclass
+class Maker:
+    made: list = field(default_factory=list)
+    fail_first: int = 0
+    hold: bool = False
+
+    def make(self, index, restart):
+        self.made.append(Engine(f"{index}.{restart}", start_fails=len(self.made) < self.fail_first))
+        if self.hold:
+            self.made[-1].release.clear()
+        return self.made[-1]
+
+    def end(self, actor):
+        actor.ended = True
+
+
+def pool_of(count, maker=None, **options):
+    engines = [Engine(f"{i}.0") for i in range(count)]
+    maker = maker or Maker()
+    return EnginePool(EngineSet(engines, maker, **options)), engines, maker
+
+
+async def settle(pool):
+    while any(slot.restarting and not slot.restarting.done() for slot in pool._slots):
+        await asyncio.sleep(0.001)
+
+
+async def test_requests_go_to_the_engine_with_least_in_flight():
+    pool, engines, _ = pool_of(2)
+    for engine in engines:
+        engine.release.clear()
+    asked = [asyncio.ensure_future(pool.generate([i], FOUR)) for i in range(4)]
+    await asyncio.sleep(0.01)
+    for engine in engines:
+        engine.release.set()
+    assert sorted(await asyncio.gather(*asked)) == ["0.0", "0.0", "1.0", "1.0"]
+
+
+async def test_what_a_dead_engine_was_asked_is_asked_of_another():
+    pool, engines, maker = pool_of(2)
+    engines[0].release.clear()
+    asked = [asyncio.ensure_future(pool.generate([i], FOUR)) for i in range(3)]
+    await asyncio.sleep(0.01)
+    engines[0].die()
+    assert await asyncio.gather(*asked) == ["1.0", "1.0", "1.0"]
+    await settle(pool)
+    assert engines[0].ended and len(maker.made) == 1, "two requests saw the one death"
+    assert pool.stats() == {"engine/up": 2.0, "engine/restarts": 1.0}
+
+
+async def test_the_only_engine_is_waited_for_and_has_the_newest_weights_first():
+    pool, engines, maker = pool_of(1)
+    await pool.load_weights("flat", "layout", 7)
+    assert engines[0].loaded == [7]
+    engines[0].die()
+    assert await pool.generate([1], FOUR) == "0.1"
+    assert maker.made[0].loaded == [7]
+
+
+async def test_weights_that_are_sent_during_a_restart_arrive_before_any_request():
+    pool, engines, maker = pool_of(1, Maker(hold=True))
+    await pool.load_weights("flat", "layout", 1)
+    engines[0].die()
+    asked = asyncio.ensure_future(pool.generate([1], FOUR))
+    while not maker.made:
+        await asyncio.sleep(0.001)
+    new = maker.made[0]
+    await pool.load_weights("flat", "layout", 2)  # does not wait for the engine that is loading
+    assert pool.stats()["engine/up"] == 0
+    new.release.set()
+    assert await asked == "0.1"
+    assert new.loaded[-1] == 2 and pool._slots[0].version == 2
+
+
+async def test_a_death_during_the_update_does_not_stop_the_others():
+    pool, engines, maker = pool_of(2)
+    engines[1].release.clear()
+    update = asyncio.ensure_future(pool.load_weights("flat", "layout", 3))
+    await asyncio.sleep(0.01)
+    engines[1].die()
+    await update
+    await settle(pool)
+    assert engines[0].loaded == [3] and maker.made[0].loaded == [3]
+
+
+async def test_a_restart_that_fails_is_tried_again_and_counted():
+    pool, engines, maker = pool_of(1, Maker(fail_first=2), max_restarts=3)
+    engines[0].die()
+    assert await pool.generate([1], FOUR) == "0.3"
+    assert pool.stats()["engine/restarts"] == 3 and maker.made[0].ended and maker.made[1].ended
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_restarts": 2}, "started again 2 times (--max_actor_restarts 2)"),
+        ({"max_restarts": 0}, "--max_actor_restarts is 0"),
+        ({"no_restart": NO_RESTART_WITH_NCCL}, "--weight_sync object_store"),
+    ],
+)
+async def test_an_engine_that_is_lost_for_good_ends_all_waiting(options, words):
+    pool, engines, _ = pool_of(2, Maker(fail_first=99), **options)
+    engines[1].release.clear()  # the other is alive, and busy
+    watch = asyncio.ensure_future(pool.wait_until_lost())
+    engines[0].die()
+    await pool._update(pool._slots[0], engine_pool._Weights("flat", "layout", 1))
+    with pytest.raises(EngineLost, match="Policy engine 0 died") as lost:
+        await watch
+    assert words in str(lost.value)
+    with pytest.raises(EngineLost):
+        await pool.generate([1], FOUR)
+    with pytest.raises(EngineLost):
+        await pool.load_weights("flat", "layout", 2) if engines[1].release.set() is None else None
+
+
+async def test_with_nccl_a_death_during_a_transfer_is_told_at_once():
+    pool, engines, _ = pool_of(2, no_restart=NO_RESTART_WITH_NCCL)
+    for engine in engines:  # each waits for the others' part of a broadcast
+        engine.release.clear()
+    call = asyncio.ensure_future(pool.call("receive_weights", [({},), ({},)]))
+    await asyncio.sleep(0.01)
+    engines[1].die()
+    with pytest.raises(EngineLost, match="NCCL"):
+        await pool.wait_until_lost()
+    with pytest.raises(EngineLost):
+        await call
+
+
+async def test_an_error_of_the_request_itself_is_not_a_death():
+    pool, engines, maker = pool_of(1)
+
+    async def refuse(*_):
+        raise ValueError("prompt too long")
+
+    engines[0]._call = refuse
+    with pytest.raises(ValueError, match="too long"):
+        await pool.generate([1], FOUR)
+    assert maker.made == [] and pool.stats()["engine/up"] == 1
