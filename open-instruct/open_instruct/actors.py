@@ -116,8 +116,10 @@ def start_ray(args: Args, logical_cpus: int) -> None:
 
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
+        # Without the address, Ray would attach to whatever else was started on this machine.
+        local["address"] = "local"
         # Actors here ask for no logical CPUs, so a laptop's two cores never block a placement.
-        local = {"num_cpus": max(logical_cpus, os.cpu_count() or 1), "include_dashboard": False}
+        local |= {"num_cpus": max(logical_cpus, os.cpu_count() or 1), "include_dashboard": False}
         if not _gpus():
             local["object_store_memory"] = 512 * 2**20
     ray.init(
@@ -205,8 +207,9 @@ def start_all(
     cluster = Cluster()
     key = judge_key(len(live_nodes()))
     try:
-        cluster.placement = reserve(plan)
-        places = cluster.placement
+        places = cluster.placement = reserve(plan)
+        if key:
+            logger.info("placed:\n%s", places.where())
         if own_judge:
             cluster.judge = launch_judge(
                 args, on_cpu=on_cpu, gpus_per_replica=shares.judge, strategies=places.judge, key=key
@@ -253,7 +256,7 @@ def start_all(
 def engine_set(args: Args, engines: list[Any], maker: EngineMaker) -> EngineSet:
     """What the data side keeps its pool of: the engines, and whether and how often one is replaced."""
     no_restart = NO_RESTART_WITH_NCCL if maker.options.weight_backend == "nccl" else None
-    return EngineSet(engines, maker, args.max_actor_restarts, no_restart)
+    return EngineSet(engines, maker, args.max_actor_restarts, no_restart, maker.options.sleep_mode)
 
 
 def live_nodes() -> list[dict[str, Any]]:
@@ -262,13 +265,6 @@ def live_nodes() -> list[dict[str, Any]]:
 
     here = ray.get_runtime_context().get_node_id()
     return sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
-
-
-def node_capacities(*, on_cpu: bool) -> tuple[list[int], list[str]]:
-    """GPUs (on CPUs: slots) and name of each node, the driver's first."""
-    nodes = live_nodes()
-    unit = "CPU" if on_cpu else "GPU"
-    return [int(n["Resources"].get(unit, 0)) for n in nodes], [n["NodeManagerAddress"] for n in nodes]
 
 
 def _name_judge(cluster: Cluster, urls: list[str], key: str | None) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import os
 import time
 from collections import deque
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from open_instruct.rollout_metrics import group_metrics, pass_at_k_metrics, step
 from open_instruct.rollouts import RolloutWriter
 from open_instruct.run_folder import rollouts_folder
 from open_instruct.stage_times import StageClock
+from open_instruct.turns import Turns
 
 
 class DataPreparationActor(EngineKeeper):
@@ -55,6 +57,7 @@ class DataPreparationActor(EngineKeeper):
     ) -> None:
         self.args, self.rows, self.eval_rows = args, rows, eval_rows
         self.engines = EnginePool(engines)
+        self.turns = Turns(self.engines) if engines.sleep_mode else None
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self._state = initial_state(args, resume_step, state)
         horizon = (args.async_steps + 1) * args.num_unique_prompts_rollout
@@ -80,6 +83,8 @@ class DataPreparationActor(EngineKeeper):
         os.environ |= keys  # read when the judge's client is made, as the next
         if urls:
             os.environ["HOSTED_VLLM_API_BASE"] = ",".join(urls)
+        if self.turns:
+            self.turns.judged_by(urls)
 
     async def state(self) -> dict[str, Any]:
         """JSON-able: what a continued run needs to see the prompts that this one would see after the last step
@@ -104,6 +109,8 @@ class DataPreparationActor(EngineKeeper):
         """
         with self.clock.waiting():
             data, groups, self._state = await self._steps.pop(step)
+            if self.turns:
+                await self.turns.rest()
         data.metrics |= self.engines.stats() | self.clock.metrics(groups) | self.judge_counters.metrics(groups)
         return data
 
@@ -151,6 +158,10 @@ class DataPreparationActor(EngineKeeper):
         self, row: dict[str, Any], sampling: SamplingConfig, place: dict[str, Any], *, training: bool = True
     ) -> Group:
         call_context.set(place)  # of this task
+        async with self.turns.using() if self.turns else nullcontext():
+            return await self._sample_and_score(row, sampling, training=training)
+
+    async def _sample_and_score(self, row: dict[str, Any], sampling: SamplingConfig, *, training: bool) -> Group:
         start = time.perf_counter()
         with self.clock.generating(counts=training):
             samples = await self._generate(row["input_ids_prompt"], sampling)

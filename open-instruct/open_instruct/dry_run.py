@@ -7,6 +7,7 @@ from typing import Any
 
 from open_instruct.config import Args, FlagError
 from open_instruct.judge_pool import external_urls
+from open_instruct.memory_plan import one_gpu_report
 
 
 def print_dry_run(args: Args, *, plan_for: Callable[..., Any], on_cpu: bool) -> None:
@@ -28,6 +29,10 @@ def print_dry_run(args: Args, *, plan_for: Callable[..., Any], on_cpu: bool) -> 
     own_judge = args.judge_model_id is not None and not external_urls()
     plan = plan_for(args, on_cpu=on_cpu and local, own_judge=own_judge)
     print(plan.describe())
+    if plan.use_gpu:
+        print(plan.describe_nodes(plan.usual_nodes()))
+    if plan.single_gpu_mode:
+        print(one_gpu_report(args, own_judge=own_judge, gpu_bytes=None, download=False))
     if plan.conflicts:
         raise FlagError("This plan cannot work:\n" + "\n".join(plan.conflicts))
     if args.dry_run_nodes:

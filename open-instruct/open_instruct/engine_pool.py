@@ -53,12 +53,16 @@ class EngineMaker(Protocol):
 
 @dataclass(frozen=True)
 class EngineSet:
-    """Engines that were started, and how to replace one. Pickles. `no_restart`: why a loss is final, if it is."""
+    """Engines that were started, and how to replace one. Pickles. `no_restart`: why a loss is final, if it is.
+
+    `sleep_mode`: they can be put to sleep (`open_instruct.turns`).
+    """
 
     actors: list[Any]
     maker: EngineMaker
     max_restarts: int = 3
     no_restart: str | None = None
+    sleep_mode: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,18 @@ class EnginePool:
         arguments = arguments or [()] * len(self._slots)
         calls = [self._call(slot, method, args) for slot, args in zip(self._slots, arguments, strict=True)]
         return list(await asyncio.gather(*calls))
+
+    async def of_those_up(self, method: str) -> None:
+        """`method` of every engine that is up, without arguments; one that dies of it is replaced."""
+
+        async def ask(slot: _Slot) -> None:
+            actor = slot.actor
+            try:
+                await getattr(actor, method).remote()
+            except engine_gone() as error:
+                self._note_loss(slot, actor, error)
+
+        await asyncio.gather(*(ask(slot) for slot in self._slots if slot.up))
 
     async def wait_until_lost(self) -> None:
         """Return never, or raise `EngineLost` when an engine is lost for good."""
@@ -231,12 +247,18 @@ class EnginePool:
 
 
 class EngineKeeper:
-    """Methods that the data preparation actor offers to the learners and the driver; `self.engines` is its pool."""
+    """Methods that the data preparation actor offers to the learners and the driver; `self.engines` is its pool.
+
+    `self.turns` is there where engines sleep while the learner trains (`open_instruct.turns`).
+    """
 
     engines: EnginePool
+    turns: Any = None
 
     async def load_weights(self, reference: list[Any], layout: Any, version: int) -> None:
         """See `EnginePool.load_weights`. In a list, so that Ray hands on the reference and not the weights."""
+        if self.turns is not None:
+            await self.turns.wake()
         await self.engines.load_weights(reference[0], layout, version)
 
     async def call_engines(self, method: str, arguments: Sequence[tuple[Any, ...]] | None = None) -> None:

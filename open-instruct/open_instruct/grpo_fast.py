@@ -65,9 +65,9 @@ def prepare(args: Args) -> Prepared:
     unknown = [name for name in args.report_verifiers if name.lower() not in verifiers]
     if unknown:
         raise FlagError(f"--report_verifiers {' '.join(unknown)}: not among {', '.join(sorted(verifiers))}.")
-    name = args.tokenizer_name_or_path or args.model_name_or_path
+    tokenizer_name = args.tokenizer_name_or_path or args.model_name_or_path
     try:
-        tokenizer = get_tokenizer(name, chat_template_name=args.chat_template_name)
+        tokenizer = get_tokenizer(tokenizer_name, chat_template_name=args.chat_template_name)
         model_config = AutoConfig.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except OSError as error:
         raise FlagError(f"--model_name_or_path {args.model_name_or_path}: {error}") from None
@@ -85,8 +85,8 @@ def prepare(args: Args) -> Prepared:
         evaluation = prepare_dataset(
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
-    for name in args.report_verifiers:
-        verifiers[name.lower()].check()
+    for reported in args.report_verifiers:
+        verifiers[reported.lower()].check()
     close_shared_pool()
     rows, eval_rows = list(train), list(evaluation)
     used = {name.lower() for name in args.report_verifiers}
@@ -96,7 +96,7 @@ def prepare(args: Args) -> Prepared:
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Prepared(rows, eval_rows, verifiers, name, int(pad or 0), tokenizer.eos_token_id, judged)
+    return Prepared(rows, eval_rows, verifiers, tokenizer_name, int(pad or 0), tokenizer.eos_token_id, judged)
 
 
 def resource_plan(args: Args, *, on_cpu: bool, own_judge: bool) -> Any:
@@ -120,12 +120,15 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, live_nodes, node_capacities, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, live_nodes, prep_starter, start_all, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
+    from open_instruct.memory_plan import one_gpu_report
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
-    args.output_dir = str(Path(args.output_dir).absolute())  # actors have working folders of their own
+    for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts"):
+        if place := getattr(args, name):
+            setattr(args, name, str(Path(place).absolute()))  # actors have working folders of their own
     if args.dry_run:
         print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
@@ -140,6 +143,8 @@ def run(args: Args) -> None:
     check_replay(args, prepared, folder)
     logger.info("%d prompts, %d for evaluation", len(prepared.rows), len(prepared.eval_rows))
     logger.info("plan:\n%s", plan.describe())
+    if plan.single_gpu_mode:
+        logger.info(one_gpu_report(args, own_judge=own_judge, gpu_bytes=gpu_bytes(), download=True))
     metrics_logger = MetricsLogger.for_run(
         args, folder.resume_step
     )  # an account may be missing: better now than after loading
@@ -153,8 +158,6 @@ def run(args: Args) -> None:
         missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
         if missing:
             raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
-        if len(nodes) > 1:
-            logger.info("%s", plan.describe_nodes(*node_capacities(on_cpu=on_cpu)))
         scorer = make_scorer(args, prepared, RowScorer)
         data_state = folder.state.manifest.get("data") if folder.state else None
         cluster = start_all(
@@ -208,6 +211,13 @@ def gpu_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def gpu_bytes() -> int:
+    """Memory of the first GPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
 
 
 def finish_report(args: Args) -> None:

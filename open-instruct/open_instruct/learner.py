@@ -18,6 +18,7 @@ from open_instruct.data_types import PackedBatch
 from open_instruct.learner_calls import Whereabouts, whereabouts
 from open_instruct.learner_loss import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
 from open_instruct.learner_state import FileSums, load_rank, save_rank
+from open_instruct.memory_plan import takes_turns
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
 
@@ -170,6 +171,10 @@ class PolicyTrainerRayProcess:
     def sync_weights(self, version: int) -> float:
         """Bring all engines to this learner's weights; returns the seconds it took."""
         start = time.perf_counter()
+        if takes_turns(self.args, on_cpu=self.on_cpu):
+            import torch
+
+            torch.cuda.empty_cache()  # what the step used, for the engines that wake up now
         if self.sender is not None:
             self.sender.send(version)
         return time.perf_counter() - start

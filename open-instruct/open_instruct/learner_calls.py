@@ -71,7 +71,7 @@ class Learners:
         waiting = list(calls)
         while waiting:
             [done], _ = ray.wait([*waiting, lost] if lost is not None else waiting, num_returns=1)
-            if done is lost:
+            if done == lost:
                 ray.get(lost)
             waiting.remove(done)
             if _error_of(done) is not None:

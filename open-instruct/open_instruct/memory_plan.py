@@ -133,6 +133,22 @@ def describe_one_gpu(
     return "\n".join([f"Memory on the one GPU{card}, about:", *lines])
 
 
+def one_gpu_report(args: Any, *, own_judge: bool, gpu_bytes: int | None, download: bool) -> str:
+    """`describe_one_gpu` of the models that the flags name; says so where a config.json is not at hand."""
+    from transformers import AutoConfig
+
+    def shape(model: str, revision: str | None = None) -> dict[str, Any]:
+        config = AutoConfig.from_pretrained(model, revision=revision, local_files_only=not download)
+        return config.get_text_config().to_dict()
+
+    try:
+        policy = shape(args.model_name_or_path, args.model_revision)
+        return describe_one_gpu(args, policy, shape(args.judge_model_id) if own_judge else None, gpu_bytes)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        return f"Memory on the one GPU: not computed, as a model's config.json is not at hand or unusual ({first})."
+
+
 def _server(config: Mapping[str, Any], share: float, gpu_bytes: int | None) -> tuple[str, str]:
     weights, per_token = 2 * parameter_count(config), kv_bytes_per_token(config)
     if gpu_bytes is None:

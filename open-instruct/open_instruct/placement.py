@@ -8,6 +8,7 @@ bundles are of logical CPUs, by the same code.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,22 @@ class Placement:
     engine: list[Any] = field(default_factory=list)
     judge: list[Any] = field(default_factory=list)
     groups: list[Any] = field(default_factory=list, repr=False)
+
+    def where(self) -> str:
+        """Which node holds what, as Ray placed it: a line for each node."""
+        import ray
+
+        held: dict[str, Counter[str]] = {}
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        for name, strategies in ((LEARNER, self.learner), (ENGINE, self.engine), (JUDGE, self.judge)):
+            for strategy in strategies:
+                table = ray.util.placement_group_table(strategy.placement_group)
+                node = table["bundles_to_node_id"][strategy.placement_group_bundle_index]
+                held.setdefault(addresses[node], Counter())[name] += 1
+        return "\n".join(
+            f"  {address}: " + ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in parts.items())
+            for address, parts in sorted(held.items())
+        )
 
     def release(self) -> None:
         """Give the places back; to be called when the actors are gone."""

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+GPUS_A_NODE = 8
 LEARNER, ENGINE, JUDGE = "learner", "policy engine", "judge engine"
 # What is left of a shared GPU for the learner must hold weights, gradients and optimiser.
 LEAST_LEARNER_SHARE = 0.2
@@ -188,6 +189,17 @@ class ResourcePlan:
                     taken.add(node)
                 placed.append((bundle, node))
         return placed
+
+    def usual_nodes(self, gpus: int = GPUS_A_NODE) -> list[int]:
+        """Nodes of so many GPUs, as many as learners and policy engines fill; the judge may be served elsewhere.
+
+        A plan that fits one node of fewer GPUs has that one.
+        """
+        if self.gpus <= gpus:
+            return [self.gpus]
+        trained = sum(bundle.size for bundle in self.bundles if bundle.part.name != JUDGE)
+        apart = sum(bundle.part.name == LEARNER for bundle in self.bundles)
+        return [gpus] * max(-(-trained // gpus), apart)
 
     def describe_nodes(self, nodes: Sequence[int], names: Sequence[str] = ()) -> str:
         """Which node holds what, for nodes with so many GPUs (or CPU slots); the first is taken for the driver's.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TAG, shared_memory_files, tagged_processes, tiny_flags
+from conftest import shared_memory_files, tagged_processes, tiny_flags
 
 from flip_plugin.records import read_calls
 from flip_plugin.serving import JudgeServer, ServerOptions
@@ -235,16 +235,12 @@ def test_a_killed_learner_ends_the_run_with_a_sentence(tmp_path, launch):
     )
     run = launch(flags)
     run.wait_for("step   3/300")
-    learner = next(
-        process
-        for process in psutil.process_iter()
-        if "PolicyTrainer" in " ".join(process.cmdline()) and process.environ().get(TAG) == run.tag
-    )
-    learner.kill()
+    [learner] = [line.split()[0] for line in tagged_processes(run.tag) if "ray::PolicyTrainer" in line]
+    os.kill(int(learner), signal.SIGKILL)
     assert run.process.wait(60) == 1, run.output()
     output, out = run.output(), tmp_path / "out"
     assert "Traceback" not in output
-    assert f"error: learner 0 (process {learner.pid} on " in output
+    assert f"error: learner 0 (process {learner} on " in output
     assert f"Its log: {out / 'logs' / 'learner_0.log'}" in output and (out / "logs" / "learner_0.log").exists()
     assert "The last state is that of step 2, in" in output or "The last state is that of step 4, in" in output
     assert "python -m open_instruct.grpo_fast --model_name_or_path" in output

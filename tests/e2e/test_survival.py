@@ -43,7 +43,7 @@ def engine_actor(run):
 
 
 def judge_server(run):
-    return find(run, "api_server")
+    return find(run, "python -m vllm.entrypoints.openai.api_server", parent="ray::Judge")
 
 
 @pytest.mark.parametrize(

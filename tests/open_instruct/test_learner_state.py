@@ -162,6 +162,7 @@ class Malicious:
         return os.system, ("touch somewhere",)
 
 
+@pytest.mark.slow  # for the import of DeepSpeed
 def test_pickled_code_is_refused(tmp_path):
     """The reader of a state builds tensors and plain data, and runs nothing that a file names."""
     import torch

@@ -40,7 +40,8 @@ def read_run(folder: Path) -> Run:
     config = _read_config(folder / "config.json", notes)
     name = visible(str(find_setting(config, ("run_name", "exp_name")) or folder.resolve().name))
     run = Run(folder, name, config, _read_metrics(folder / "metrics.jsonl", notes), [], notes)
-    run.rollouts = sorted(folder.glob("rollouts/*.jsonl"))
+    elsewhere = find_setting(config, ["rollouts_save_path"])
+    run.rollouts = sorted((Path(elsewhere) if elsewhere else folder / "rollouts").glob("*.jsonl"))
     if not run.rollouts:
         notes.append("No rollouts yet.")
     if len(run.curve_rows) < len(run.metrics):
