@@ -218,7 +218,8 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"| {r['mode']} | failed ({r['failed']}) | | | | |")
         else:
             lines.append(
-                f"| {r['mode']} | {r['step_peak_gb']:.2f} | {r['held_gb']:.2f} | {r['seconds']:.2f} | {r['cpu_seconds']:.2f} "
+                f"| {r['mode']} | {r['step_peak_gb']:.2f} | {r['held_gb']:.2f} "
+                f"| {r['seconds']:.2f} | {r['cpu_seconds']:.2f} "
                 f"| {r['tokens_per_second']:.0f} | {r['matmul_share']:.2f} |"
             )
     return "\n".join(lines)
