@@ -203,8 +203,7 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     """
     output, states, rollouts = Path(args.output_dir).absolute(), states_folder(args), rollouts_folder(args)
     moved = []
-    # Verifiers that record their calls have made an empty folder by now.
-    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_anything(output / name)]}
+    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_something(output / name)]}
     if states != output / "state":
         left.setdefault(states, []).extend(path for pattern in STATE_FILES for path in states.glob(pattern))
     if rollouts != output / "rollouts":
@@ -216,7 +215,8 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     return moved
 
 
-def _holds_anything(path: Path) -> bool:
+def _holds_something(path: Path) -> bool:
+    """False for a folder without anything in it, such as that which a judge's recorder has just made."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
