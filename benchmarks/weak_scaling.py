@@ -58,7 +58,8 @@ def measure(args: argparse.Namespace, nodes: int, folder: Path, rows: Path, serv
     command = [sys.executable, str(Path(__file__)), "--nodes_of_this_run", str(nodes), "--", *words]
     environment = {"HOSTED_VLLM_API_BASE": server.url()}
     log = args.output / "logs" / f"{folder.name}.log"
-    watched = watch(command, env=environment, log=log, first=SKIP, last=last, judge_pid=server.pid())
+    options: dict[str, Any] = {"first": SKIP, "last": last, "judge_pid": server.pid(), "silence": 240.0 * nodes}
+    watched = watch(command, env=environment, log=log, **options)
     logged = stages(folder, SKIP, last)
     return {
         "seconds": watched.seconds,
