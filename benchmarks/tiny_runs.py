@@ -151,3 +151,14 @@ class Results:
 def mean(values: list[float]) -> float:
     """The arithmetic mean; the runs of a cell are few."""
     return sum(values) / len(values)
+
+
+def disturbance(runs: list[dict[str, Any]]) -> str:
+    """What else the machine did meanwhile, as a sentence under a table."""
+    if not runs:
+        return "No run has finished."
+    cores = sorted(run["foreign_cpu"] / run["seconds"] for run in runs)
+    return (
+        f"{len(runs)} runs on {os.cpu_count()} cores; other work on the machine took {cores[0]:.2f} to {cores[-1]:.2f} "
+        "cores meanwhile, which seconds and rates suffer from, and CPU seconds little."
+    )

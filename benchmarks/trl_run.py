@@ -10,12 +10,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
 
 #: How TRL may sample the policy; see docs/benchmarks.md for what runs on a CPU.
 GENERATIONS = ("transformers", "continuous_batching", "vllm_colocate")
@@ -40,7 +39,7 @@ class Settings:
     seed: int = 1
 
 
-def rule_reward(prompts: list[Any], completions: list[Any], ground_truth: list[str], **_: Any) -> list[float]:
+def rule_reward(prompts: list[Any], completions: list[Any], ground_truth: list[str], **_: Any) -> list[float | None]:
     """The reward without a judge: the share of the instruction's constraints that the response satisfies."""
     from datasets_prep.tiny_world.language import constraints_satisfied
 
@@ -132,7 +131,7 @@ class StageTimes:
         setattr(trainer, method, timed)
 
     @contextmanager
-    def _timing(self, stage: str) -> Any:
+    def _timing(self, stage: str) -> Generator[None]:
         began = time.perf_counter()
         try:
             yield

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,20 +26,42 @@ class RunFailed(RuntimeError):
     """The command ended early, hung or failed; the text holds the end of its log."""
 
 
+#: pid: (role, CPU seconds so far)
+Processes = dict[int, tuple[str, float]]
+
+
 @dataclass
 class Watched:
-    """Between step `first` and step `last`: seconds of each step, CPU seconds a step by role and of the judge."""
+    """Between step `first` and step `last`: seconds of each step; CPU seconds a step by role, of the judge's
+    server, and of everything else on the machine (above a tenth of a core the figures are disturbed)."""
 
     first: int
     last: int
     step_seconds: list[float] = field(default_factory=list)
     cpu_by_role: dict[str, float] = field(default_factory=dict)
     judge_cpu: float = 0.0
+    foreign_cpu: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Mean seconds a step: what throughput follows from."""
         return sum(self.step_seconds) / len(self.step_seconds)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was read when a step was over; seconds."""
+
+    clock: float
+    processes: Processes
+    judge: float
+    machine: float
+
+
+def cpu_of_machine() -> float:
+    """CPU seconds so far of everything on this machine, time stolen by other machines included."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def cpu_of_tree(pid: int | None) -> float:
@@ -58,15 +81,15 @@ def watch(
     first: int,
     last: int,
     judge_pid: int | None,
-    at_first: Callable[[dict[int, tuple[str, float]]], None] | None = None,
+    at_first: Callable[[Processes], None] | None = None,
     silence: float = LONGEST_SILENCE,
 ) -> Watched:
     """Run `command` to its end and return what was read between its steps `first` and `last`.
 
-    `at_first` gets the processes (pid: role, CPU seconds) when the measured steps begin. Raises `RunFailed`.
+    `at_first` gets the processes when the measured steps begin. Raises `RunFailed`.
     """
     tag = uuid.uuid4().hex
-    marks: dict[int, tuple[float, dict[int, tuple[str, float]], float]] = {}
+    marks: dict[int, Mark] = {}
     times: dict[int, float] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors:
@@ -86,9 +109,9 @@ def watch(
                 number = int(found[1])
                 times[number] = time.perf_counter()
                 if number in (first, last):
-                    marks[number] = (times[number], processes(tag), cpu_of_tree(judge_pid))
+                    marks[number] = Mark(times[number], processes(tag), cpu_of_tree(judge_pid), cpu_of_machine())
                 if number == first and at_first is not None:
-                    at_first(marks[first][1])
+                    at_first(marks[first].processes)
             code = child.wait()
         finally:
             guard.stop()
@@ -99,14 +122,15 @@ def watch(
     return _between(first, last, times, marks)
 
 
-def _between(first: int, last: int, times: dict[int, float], marks: dict) -> Watched:
-    (_, before, judge_before), (_, after, judge_after) = marks[first], marks[last]
-    steps = last - first
-    watched = Watched(first, last, judge_cpu=(judge_after - judge_before) / steps)
+def _between(first: int, last: int, times: dict[int, float], marks: dict[int, Mark]) -> Watched:
+    before, after, steps = marks[first], marks[last], last - first
+    watched = Watched(first, last, judge_cpu=(after.judge - before.judge) / steps)
     watched.step_seconds = [times[n + 1] - times[n] for n in range(first, last)]
-    for pid, (role, seconds) in after.items():
-        used = (seconds - before.get(pid, ("", 0.0))[1]) / steps
+    for pid, (role, seconds) in after.processes.items():
+        used = (seconds - before.processes.get(pid, ("", 0.0))[1]) / steps
         watched.cpu_by_role[role] = watched.cpu_by_role.get(role, 0.0) + used
+    ours = sum(watched.cpu_by_role.values()) + watched.judge_cpu
+    watched.foreign_cpu = max((after.machine - before.machine) / steps - ours, 0.0)
     return watched
 
 
@@ -114,8 +138,6 @@ class _Guard:
     """Ends a child that says nothing for too long, so that a hung run cannot hold up the benchmark."""
 
     def __init__(self, child: subprocess.Popen[str], silence: float) -> None:
-        import threading
-
         self._silence = silence
         self._child, self._last, self._over = child, time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -155,3 +177,17 @@ def _end(child: subprocess.Popen[str], tag: str) -> None:
             continue
     for process in psutil.wait_procs(left, timeout=10)[1]:
         process.kill()
+
+
+def profile(folder: Path, found: Processes, seconds: int = 15) -> None:
+    """Sample the stacks of every busy process of a run with py-spy: ROLE_PID.txt, a stack with its count a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pid, (role, used) in found.items():
+        if used < 2.0:
+            continue
+        name = "".join(c if c.isalnum() else "_" for c in role)[:40]
+        subprocess.Popen(
+            [str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(pid), "--duration", str(seconds),
+             "--rate", "50", "--format", "raw", "--threads", "--output", str(folder / f"{name}_{pid}.txt")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip

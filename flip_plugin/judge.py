@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flip_plugin.errors import RETRIED, Failure, classify, error_kind
-from flip_plugin.lite import import_litellm, imported, unlogged
+from flip_plugin.lite import free_of_charge, import_litellm, imported, unlogged
 from flip_plugin.records import ReplyCache
 from flip_plugin.replicas import Replica, ReplicaPool, percentiles
 from flip_plugin.reply import JudgeReply, read_reply
@@ -208,6 +208,8 @@ class JudgeClient:
             return JudgeReply(error=text, error_kind="bad_request")
         if not imported():
             await in_worker(import_litellm)
+        if self.model.startswith(HOSTED):
+            free_of_charge(self.model)
         started = time.monotonic()
         deadline = started + self.timeout
         sent = tries = 0

@@ -15,8 +15,20 @@ from typing import Any
 # Where these are loaded, a model may go away later, and its memory has to come back.
 _MAY_HOLD_MUCH = frozenset({"torch", "jax", "tensorflow", "ipykernel"})
 
+# All of them: LiteLLM warns of a price that leaves some out.
+FREE = dict.fromkeys(
+    (
+        "input_cost_per_token",
+        "output_cost_per_token",
+        "cache_creation_input_token_cost",
+        "cache_read_input_token_cost",
+    ),
+    0.0,
+)
+
 _importing = threading.Lock()
 _litellm: Any = None
+_priced: set[str] = set()
 _is_internal: Any = None
 
 
@@ -60,6 +72,19 @@ def import_litellm() -> Any:
         warnings.filterwarnings("ignore", left, RuntimeWarning)
         _litellm = litellm
         return litellm
+
+
+def free_of_charge(model: str) -> None:
+    """Tell LiteLLM that `model` costs nothing, where its price list does not know it.
+
+    LiteLLM prices every call. For a model that it does not know it looks through all of its rules, several
+    times a call: a tenth of what a call costs, and more. A price that somebody has set is left as it is.
+    """
+    if _litellm is None or model in _priced:
+        return
+    _priced.add(model)
+    if model not in _litellm.model_cost:
+        _litellm.register_model({model: {"litellm_provider": model.partition("/")[0], "mode": "chat", **FREE}})
 
 
 @contextlib.contextmanager

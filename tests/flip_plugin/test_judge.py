@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flip_plugin.judge import JudgeClient, run_sync
+from flip_plugin.judge import JudgeClient, import_litellm, run_sync
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -299,6 +299,15 @@ def test_litellm_keeps_quiet_only_where_nobody_listens(judge, monkeypatch):
     while not heard and time.monotonic() < deadline:
         time.sleep(0.02)
     assert heard == ["m"]
+
+
+def test_a_judge_of_ones_own_has_a_price_so_that_litellm_need_not_search_for_it(judge):
+    litellm = import_litellm()
+    litellm.register_model({"hosted_vllm/dear": {"litellm_provider": "hosted_vllm", "input_cost_per_token": 2.0}})
+    for name in ("hosted_vllm/dear", "hosted_vllm/tmp/a folder"):
+        assert run_sync(JudgeClient(name, judge.base, timeout=5).complete(ASK)).error is None
+    assert litellm.model_cost["hosted_vllm/tmp/a folder"]["input_cost_per_token"] == 0
+    assert litellm.model_cost["hosted_vllm/dear"]["input_cost_per_token"] == 2
 
 
 QUIET = """
