@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     results = Results(args.output / "results.json", {"steps": args.steps, "prompts": PROMPTS}, fresh=args.fresh)
     run_all(args, results, wanted)
-    print(f"{table(results, wanted)}\n\n{disturbance(results.data[\'runs\'])}")
+    print(f"{table(results, wanted)}\n\n{disturbance(results.runs)}")
 
 
 if __name__ == "__main__":

@@ -134,9 +134,14 @@ class Results:
                 sys.exit(f"{path} holds runs with other settings: give another --output, or --fresh")
             self.data = earlier
 
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """All finished runs."""
+        return self.data["runs"]
+
     def find(self, **cell: Any) -> list[dict[str, Any]]:
         """The finished runs with these values."""
-        return [run for run in self.data["runs"] if all(run.get(name) == value for name, value in cell.items())]
+        return [run for run in self.runs if all(run.get(name) == value for name, value in cell.items())]
 
     def add(self, run: dict[str, Any]) -> None:
         """Keep a run; the file is replaced as a whole."""

@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     results = Results(args.output / "results.json", settings, fresh=args.fresh)
     run_all(args, results)
-    print(f"{table(results, args.nodes)}\n\n{disturbance(results.data[\'runs\'])}")
+    print(f"{table(results, args.nodes)}\n\n{disturbance(results.runs)}")
 
 
 if __name__ == "__main__":
