@@ -68,10 +68,21 @@ def keep_newest(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest ``step_<n>`` folders in `folder`; -1 keeps all."""
     paths = list(step_folders(folder).values())
     for old in paths[: len(paths) - keep] if keep >= 0 else []:
-        # By way of a rename: half a removed folder must not look like a damaged one.
-        gone = old.with_name(f".{old.name}.partial-{uuid.uuid4().hex[:8]}")
-        old.rename(gone)
-        shutil.rmtree(gone)
+        _remove(old)
+
+
+def drop_newer(folder: Path, step: int) -> None:
+    """Remove the ``step_<n>`` folders of steps after `step`."""
+    for number, path in step_folders(folder).items():
+        if number > step:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """By way of a rename: half a removed folder must not look like a damaged one."""
+    gone = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def begin_state(states: Path, step: int) -> Path:

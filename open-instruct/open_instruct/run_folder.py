@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from open_instruct.checkpoints import STEP_FILE, State, clear_leftovers, is_finished, newest_whole_state
+from open_instruct.checkpoints import STEP_FILE, State, clear_leftovers, drop_newer, is_finished, newest_whole_state
 from open_instruct.config import Args, FlagError
 from open_instruct.records_io import drop_records, drop_steps_after, write_json_atomic
 
@@ -176,9 +176,9 @@ def rows_fingerprint(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def cut_records(args: Args, state: State) -> None:
-    """Drop rollouts and judge calls of what comes after `state` and will happen again.
+    """Drop rollouts, judge calls and checkpoints of what comes after `state` and will happen again.
 
-    Judge calls of prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut
+    A later checkpoint that stayed would count as newer than those that this run is to write. Judge calls of prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut
     by `MetricsLogger`.
     """
     drawn = ((state.manifest.get("data") or {}).get("prompts") or {}).get("drawn")
@@ -188,6 +188,7 @@ def cut_records(args: Args, state: State) -> None:
             return call["draw"] >= drawn
         return (call.get("training_step") or 0) > state.step
 
+    drop_newer(Path(args.output_dir) / "checkpoints", state.step)
     for path in rollouts_folder(args).glob("*.jsonl"):
         drop_steps_after(path, state.step)
     for path in Path(args.record_calls_to).glob("*.jsonl"):

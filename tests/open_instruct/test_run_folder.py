@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_checkpoints import lose, write_state
 
-from open_instruct.checkpoints import begin_state, commit_state, mark_newest
+from open_instruct.checkpoints import begin_state, commit_state, keep_newest, mark_newest
 from open_instruct.config import Args, FlagError
 from open_instruct.run_folder import (
     changed_flags,
@@ -142,6 +142,16 @@ def test_records_after_the_state_are_cut(unfinished):
     assert [r["training_step"] for r in read(out / "rollouts" / "eval.jsonl")] == [4]
     assert read(out / "judge_calls" / "000-1.jsonl") == [calls[0], calls[2], calls[4]]
     assert not (out / "judge_calls" / "000-2.jsonl").exists(), "nothing was left of it"
+
+
+def test_checkpoints_after_the_state_do_not_crowd_out_those_to_come(unfinished):
+    folder = Path(unfinished.output_dir) / "checkpoints"
+    for step in (3, 4, 5, 6):
+        (folder / f"step_{step}").mkdir(parents=True)
+    start(unfinished)
+    (folder / "step_5").mkdir()  # as the run goes on and writes its own
+    keep_newest(folder, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["step_4", "step_5"]
 
 
 def test_an_earlier_run_is_moved_whole(unfinished):
