@@ -54,5 +54,5 @@ def test_a_run_is_read_between_two_steps_and_a_failed_one_says_why(compare, tmp_
     read = watched_run.watch([sys.executable, "-c", work], first=1, last=3, **options)
     assert len(read.step_seconds) == 2 and read.seconds >= 0.1
     assert sum(read.cpu_by_role.values()) == pytest.approx(0.1, abs=0.06)
-    with pytest.raises(watched_run.RunFailed, match="after 0 of 3 steps(?s:.)*no such thing"):
+    with pytest.raises(watched_run.RunFailed, match=r"after 0 of 3 steps(?s:.)*no such thing"):
         watched_run.watch([sys.executable, "-c", "raise SystemExit('no such thing')"], first=1, last=3, **options)
