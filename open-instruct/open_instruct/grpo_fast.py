@@ -65,9 +65,9 @@ def prepare(args: Args) -> Prepared:
     unknown = [name for name in args.report_verifiers if name.lower() not in verifiers]
     if unknown:
         raise FlagError(f"--report_verifiers {' '.join(unknown)}: not among {', '.join(sorted(verifiers))}.")
-    name = args.tokenizer_name_or_path or args.model_name_or_path
+    tokenizer_name = args.tokenizer_name_or_path or args.model_name_or_path
     try:
-        tokenizer = get_tokenizer(name, chat_template_name=args.chat_template_name)
+        tokenizer = get_tokenizer(tokenizer_name, chat_template_name=args.chat_template_name)
         model_config = AutoConfig.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except OSError as error:
         raise FlagError(f"--model_name_or_path {args.model_name_or_path}: {error}") from None
@@ -85,8 +85,8 @@ def prepare(args: Args) -> Prepared:
         evaluation = prepare_dataset(
             args.dataset_mixer_eval_list, args.dataset_mixer_eval_list_splits, tokenizer, **options
         )
-    for name in args.report_verifiers:
-        verifiers[name.lower()].check()
+    for reported in args.report_verifiers:
+        verifiers[reported.lower()].check()
     close_shared_pool()
     rows, eval_rows = list(train), list(evaluation)
     used = {name.lower() for name in args.report_verifiers}
@@ -96,7 +96,7 @@ def prepare(args: Args) -> Prepared:
     if judged and args.judge_model_id:
         check_local_model(args.judge_model_id, "--llm_judge_model hosted_vllm/")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Prepared(rows, eval_rows, verifiers, name, int(pad or 0), tokenizer.eos_token_id, judged)
+    return Prepared(rows, eval_rows, verifiers, tokenizer_name, int(pad or 0), tokenizer.eos_token_id, judged)
 
 
 def resource_plan(args: Args, *, on_cpu: bool, own_judge: bool) -> Any:

@@ -33,8 +33,8 @@ def group_metrics(groups: list[Group], *, prefix: str) -> dict[str, float | None
       could score; ``<prefix>/<verifier>_invalid_frac``: share that it was asked about and could not.
     - ``<prefix>/<verifier>`` of `report_verifiers`; ``<prefix>/echo``: share of the instruction that is restated.
     - ``val/sequence_lengths`` with ``_min`` and ``_max``: response tokens; ``val/stop_rate``: share that stopped by
-      itself; in evaluations under ``eval/``. ``_solved`` and ``_unsolved``: lengths of the responses with score 1
-      and the others, only where all scores are 0 or 1.
+      itself; in evaluations under ``eval/``. Upstream's lengths of "solved" and "unsolved" responses are left
+      out: a graded score has no such halves.
     - ``val/format_scores``, ``val/overlong_penalty``: mean of those parts of the reward, where they are on.
     """
     samples = [s for g in groups for s in g.samples]
@@ -75,11 +75,6 @@ def _response_metrics(samples: list[ScoredSample], prefix: str) -> dict[str, flo
         f"{prefix}/sequence_lengths_max": float(max(lengths)) if lengths else None,
         f"{prefix}/stop_rate": mean_or_none(float(s.sample.finish_reason == "stop") for s in samples),
     }
-    scores = {s.score for s in samples if s.score is not None}
-    if scores == {0.0, 1.0}:
-        for name, wanted in (("solved", 1.0), ("unsolved", 0.0)):
-            of_score = [n for n, s in zip(lengths, samples, strict=True) if s.score == wanted]
-            metrics[f"{prefix}/sequence_lengths_{name}"] = mean_or_none(of_score)
     for name, parts in (
         ("format_scores", [s.format_reward for s in samples]),
         ("overlong_penalty", [s.overlong for s in samples]),
@@ -115,7 +110,7 @@ def step_metrics(
     samples = [s for g in groups for s in g.samples]
     advantages = [sample.advantage for sample in training]
     versions = [s.sample.weights_version for s in samples]
-    seconds = [g.generation_seconds for g in groups]
+    slowest = max(g.generation_seconds for g in groups)
     tokens = sum(len(g.row["input_ids_prompt"]) for g in groups) + sum(len(s.sample.token_ids) for s in samples)
     packs = sum(int((batch.segment_ids.max(axis=1) > 0).sum()) for of_rank in batches for batch in of_rank)
     return {
@@ -131,7 +126,7 @@ def step_metrics(
         "model_step_max": float(max(versions)),
         "model_step_mean": float(np.mean(versions)),
         "num_steps_off_policy": float(step - np.mean(versions)),
-        "val/actor_tokens_per_second": tokens / max(seconds) if max(seconds) > 0 else None,
+        "val/actor_tokens_per_second": tokens / slowest if slowest > 0 else None,
     }
 
 

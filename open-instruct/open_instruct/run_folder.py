@@ -203,7 +203,7 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     """
     output, states, rollouts = Path(args.output_dir).absolute(), states_folder(args), rollouts_folder(args)
     moved = []
-    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if (output / name).exists()]}
+    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_something(output / name)]}
     if states != output / "state":
         left.setdefault(states, []).extend(path for pattern in STATE_FILES for path in states.glob(pattern))
     if rollouts != output / "rollouts":
@@ -213,6 +213,11 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
         if paths := [path for path in paths if path not in kept]:
             moved.append(_move_to_previous(folder, paths))
     return moved
+
+
+def _holds_something(path: Path) -> bool:
+    """False for a folder without anything in it, such as that which a judge's recorder has just made."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _move_to_previous(folder: Path, paths: list[Path]) -> Path:

@@ -154,13 +154,10 @@ def test_metrics_of_a_step_by_hand():
     assert metrics["num_steps_off_policy"] == pytest.approx(2.8)
 
 
-def test_lengths_of_solved_responses_only_where_scores_are_zero_or_one():
-    binary = group_metrics([group(scored(0.0, tokens=(5,) * 4), scored(10.0), scored(None))], prefix="objective")
-    assert binary["val/sequence_lengths_solved"] == 2 and binary["val/sequence_lengths_unsolved"] == 4
-    assert (binary["val/sequence_lengths_min"], binary["val/sequence_lengths_max"]) == (2, 4)
-    graded = group_metrics([group(scored(0.0), scored(10.0), scored(3.0))], prefix="objective")
-    assert "val/sequence_lengths_solved" not in graded
-    assert "eval/sequence_lengths_solved" in group_metrics([group(scored(0.0), scored(10.0))], prefix="eval")
+def test_shortest_and_longest_response():
+    metrics = group_metrics([group(scored(0.0, tokens=(5,) * 4), scored(10.0), scored(None))], prefix="objective")
+    assert (metrics["val/sequence_lengths_min"], metrics["val/sequence_lengths_max"]) == (2, 4)
+    assert group_metrics([group(scored(0.0))], prefix="eval")["eval/sequence_lengths_max"] == 2
 
 
 def test_pass_at_k_is_the_share_of_all_subsets_with_a_pass():

@@ -38,6 +38,7 @@ class WandbTracker:
                 dir=str(run.output_dir),
                 id=run_id,
                 resume="allow" if run_id else None,
+                settings=wandb.Settings(quiet=True),  # else it prints every metric again when it ends
             )
         except wandb.Error as error:
             raise FlagError(

@@ -80,13 +80,13 @@ function chartCard(chart) {
   const many = perColumn(runs[series[0].run].steps.length);
   const svg = make("svg", { class: "plot", role: "img", tabindex: 0, "aria-label": `${chart.title} by step: ${said}. Arrow keys read single steps.` });
   const grow = make("button", { type: "button", class: "grow-chart", "aria-pressed": "false", "aria-label": `Enlarge ${chart.title}`, title: "Enlarge" }, "⤢");
-  const card = make("figure", { class: "card chart" },
+  const card = make("figure", { class: `card chart ${chart.kind}` },
     make("div", { class: "head" }, make("h4", null, chart.title), make("span", { class: "last num" },
       chart.kind === "line" && series.length <= 2 && !several ? (first === last ? show(last) : `${show(first)} → ${show(last)}`) : "", grow)),
     chart.note ? make("p", { class: "note" }, chart.note, chart.kind === "stack" && many > 1 ? ` Averages of ${many} steps.` : null) : null,
     legend(chart, series), svg, make("div", { class: "tip", hidden: true, role: "status" }));
   let drawn = null, at = null;
-  const mine = { draw: () => { if (svg.clientWidth) drawn = drawChart(card, chart, series); }, point: (place, source) => drawn && drawn.point(place, source === mine) };
+  const mine = { draw: () => { if (svg.checkVisibility() && svg.clientWidth) drawn = drawChart(card, chart, series); }, point: (place, source) => drawn && drawn.point(place, source === mine) };
   cards.push(mine);
   const move = (place) => { at = place; cards.forEach((other) => other.point(place, mine)); };
   svg.addEventListener("pointermove", (event) => drawn && move(drawn.nearest(event)));
@@ -132,7 +132,7 @@ function curves() {
   for (const section of new Set(data.charts.map((chart) => chart.section))) {
     const found = data.charts.filter((chart) => chart.section === section).map(chartCard);
     const grid = make("div", { class: found.length === 2 ? "charts two" : "charts" }, found);
-    if (section === "More") box.append(make("details", { class: "others" }, make("summary", null, make("h3", null, `All other metrics (${found.length})`)), grid));
+    if (section === "More") box.append(make("details", { class: "others", ontoggle: () => cards.forEach((card) => card.draw()) }, make("summary", null, make("h3", null, `All other metrics (${found.length})`)), grid));
     else box.append(make("h3", null, section), grid);
   }
 }

@@ -18,11 +18,14 @@ function tickLabels(ticks, show) {
   return new Set(labels).size === labels.length ? labels : ticks.map((tick) => String(+tick.toPrecision(6)));
 }
 
-// The mean of the known values up to `reach` places to either side.
+// The mean of the known values up to `reach` places to either side. Not by differences of running
+// sums: one huge value would swallow all that come after it.
 function average(values, reach) {
   return values.map((value, i) => {
     if (!known(value)) return null;
-    return mean(values.slice(Math.max(0, i - reach), i + reach + 1).filter(known));
+    let sum = 0, count = 0;
+    for (let k = Math.max(0, i - reach); k <= Math.min(values.length - 1, i + reach); k++) if (known(values[k])) { sum += values[k]; count++; }
+    return sum / count;
   });
 }
 
