@@ -178,8 +178,8 @@ def rows_fingerprint(rows: Iterable[dict[str, Any]]) -> str:
 def cut_records(args: Args, state: State) -> None:
     """Drop rollouts, judge calls and checkpoints of what comes after `state` and will happen again.
 
-    A later checkpoint that stayed would count as newer than those that this run is to write. Judge calls of prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut
-    by `MetricsLogger`.
+    A later checkpoint that stayed would count as newer than those that are to come. Judge calls of prompts that
+    were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut by `MetricsLogger`.
     """
     drawn = ((state.manifest.get("data") or {}).get("prompts") or {}).get("drawn")
 
