@@ -59,6 +59,11 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
         prefix = "hosted_vllm/"
         return self.llm_judge_model[len(prefix) :] if self.llm_judge_model.startswith(prefix) else None
 
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """The policy's, where the tokenizer is the policy's own."""
+        return None if self.tokenizer_name_or_path else self.model_revision
+
     def _rollouts_folder(self) -> str:
         return self.rollouts_save_path or f"{self.output_dir}/rollouts"
 

@@ -286,8 +286,12 @@ class PolicyTrainerRayProcess:
 
             write_more = partial(write_adapter, self.wrapped, adapter_state(self.wrapped, keep=keep))
         if keep:
-            name = self.args.tokenizer_name_or_path or self.args.model_name_or_path
-            tokenizer = get_tokenizer(name, chat_template_name=self.args.chat_template_name)
+            args = self.args
+            tokenizer = get_tokenizer(
+                args.tokenizer_name_or_path or args.model_name_or_path,
+                chat_template_name=args.chat_template_name,
+                revision=args.tokenizer_revision,
+            )
             save_checkpoint(self.model, tokenizer, Path(folder), state, write_more)
 
     def save_state(self, folder: str, step: int) -> FileSums:
