@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -67,10 +68,21 @@ def keep_newest(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest ``step_<n>`` folders in `folder`; -1 keeps all."""
     paths = list(step_folders(folder).values())
     for old in paths[: len(paths) - keep] if keep >= 0 else []:
-        # By way of a rename: half a removed folder must not look like a damaged one.
-        gone = old.with_name(f".{old.name}.partial-{uuid.uuid4().hex[:8]}")
-        old.rename(gone)
-        shutil.rmtree(gone)
+        _remove(old)
+
+
+def drop_newer(folder: Path, step: int) -> None:
+    """Remove the ``step_<n>`` folders of steps after `step`."""
+    for number, path in step_folders(folder).items():
+        if number > step:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """By way of a rename: half a removed folder must not look like a damaged one."""
+    gone = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def begin_state(states: Path, step: int) -> Path:
@@ -81,18 +93,26 @@ def begin_state(states: Path, step: int) -> Path:
 
 
 def commit_state(
-    partial: Path, step: int, written: Sequence[FileSums], facts: dict[str, Any], nodes: Sequence[str] = ()
+    partial: Path,
+    step: int,
+    written: Sequence[FileSums],
+    facts: dict[str, Any],
+    nodes: Sequence[str] = (),
+    patience: float = 10.0,
 ) -> State:
     """Put the manifest to what the learners wrote, and the folder in its place.
 
     `written` holds each learner's files, `facts` what else goes into the manifest (JSON), `nodes` the
     learners' machines, for messages. A folder of the same step is replaced. Raises `StateError` when a file
-    of a learner is not to be seen from here.
+    of a learner is not to be seen from here after `patience` seconds.
     """
+    deadline = time.monotonic() + patience  # a network file system may show another machine's files late
     for rank, files in enumerate(written):
         for name, sums in files.items():
             path = partial / name
-            if path.is_file() and path.stat().st_size == sums["bytes"]:
+            while not (seen := _has_size(path, sums["bytes"])) and time.monotonic() < deadline:
+                time.sleep(0.5)
+            if seen:
                 continue
             where = f"learner {rank}" + (f" on {nodes[rank]}" if nodes else "")
             raise StateError(
@@ -107,6 +127,10 @@ def commit_state(
     target = partial.with_name(f"step_{step}")
     replace_folder(partial, target)
     return State(target, step, manifest)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def mark_newest(states: Path, step: int, *, finished: bool) -> None:

@@ -59,6 +59,11 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
         prefix = "hosted_vllm/"
         return self.llm_judge_model[len(prefix) :] if self.llm_judge_model.startswith(prefix) else None
 
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """The policy's, where the tokenizer is the policy's own."""
+        return None if self.tokenizer_name_or_path else self.model_revision
+
     def _rollouts_folder(self) -> str:
         return self.rollouts_save_path or f"{self.output_dir}/rollouts"
 
@@ -225,7 +230,21 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
                 self.deepspeed_zpg < 1 or (self.deepspeed_zpg > 1 and self.world_size % self.deepspeed_zpg != 0),
                 f"--deepspeed_zpg {self.deepspeed_zpg} must divide the number of learners, {self.world_size}.",
             ),
+            (
+                self.deepspeed_zpg > 1 and self.deepspeed_stage != 3,
+                f"--deepspeed_zpg {self.deepspeed_zpg} needs --deepspeed_stage 3.",
+            ),
             (self.use_peft and self.lora_r < 1, "--lora_r must be 1 or more."),
+            (not 0.0 <= self.lora_dropout < 1.0, "--lora_dropout must lie between 0 and 1."),
+            (
+                self.use_peft and self.ref_policy_update_freq is not None,
+                "--ref_policy_update_freq cannot move the reference of --use_peft True, which is the base model: "
+                "leave one of them out.",
+            ),
+            (
+                self.lr_scheduler_type == "constant" and (self.warmup_ratio > 0 or self.warm_up_steps > 0),
+                "--lr_scheduler_type constant has no warm-up: set constant_with_warmup.",
+            ),
             (self.max_actor_restarts < 0, "--max_actor_restarts must be 0 or more."),
         ]
 

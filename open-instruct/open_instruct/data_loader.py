@@ -60,7 +60,9 @@ class DataPreparationActor(EngineKeeper):
         self.turns = Turns(self.engines) if engines.sleep_mode else None
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self._state = initial_state(args, resume_step, state)
-        horizon = (args.async_steps + 1) * args.num_unique_prompts_rollout
+        self._prompts = args.num_unique_prompts_rollout
+        self._most = self._prompts * (args.active_sampling_max_batches if args.active_sampling else 1)
+        horizon = (args.async_steps + 1) * self._prompts
         self.stream = PromptStream(PromptOrder(len(rows), args.seed), horizon, self._state["prompts"])
         self.writer = RolloutWriter(rollouts_folder(args), token_ids=args.save_token_ids) if args.save_traces else None
         self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
@@ -68,7 +70,7 @@ class DataPreparationActor(EngineKeeper):
         self._steps: dict[int, asyncio.Task[tuple[StepData, list[Group], dict[str, Any]]]] = {}
         self._turn = asyncio.Lock()  # steps take groups one after the other
         self._next_step: int | None = None
-        self._taking = self._useful = 0  # the step that takes groups now, and how many it has of its number
+        self._taking = self._useful = self._taken = 0  # the step that takes groups now; its groups that count, and all
         self._exhausted: NoPromptsLeft | None = None
         self.clock = StageClock()
         self.judge_counters = JudgeCounters(getattr(scorer, "verifiers", list)())
@@ -118,7 +120,9 @@ class DataPreparationActor(EngineKeeper):
         """Draw prompts until those in flight are enough for all steps that may be generated now."""
         if self._exhausted is not None or self._next_step is None or self.replay is not None:
             return
-        wanted = (self._next_step - self._taking) * self.args.num_unique_prompts_rollout - self._useful
+        # A step that ends with fewer must not leave its last draws, made with old weights, to the next.
+        wanted = min(self._prompts - self._useful, self._most - self._taken)
+        wanted += (self._next_step - self._taking - 1) * self._prompts
         while len(self._in_flight) < wanted:
             try:
                 draw = self.stream.draw()
@@ -176,7 +180,7 @@ class DataPreparationActor(EngineKeeper):
         """A step: groups, advantages, rollouts on disk, packing. With its groups, and the state after it."""
         async with self._turn:
             groups, last_draw = await self._take_groups(step)
-            self._taking, self._useful = step + 1, 0
+            self._taking, self._useful, self._taken = step + 1, 0, 0
         start = time.perf_counter()
         training, counts = training_samples(groups, self.args)
         if self.writer:
@@ -205,11 +209,10 @@ class DataPreparationActor(EngineKeeper):
         """The step's groups in the order of the stream, and the last prompt that was drawn for it, if any was."""
         if self.replay is not None:
             return self.replay.groups(step + 1), None
-        args, prompts = self.args, self.args.num_unique_prompts_rollout
-        most = prompts * (args.active_sampling_max_batches if args.active_sampling else 1)
+        args = self.args
         groups: list[Group] = []
         draw = None
-        while self._useful < prompts and len(groups) < most:
+        while self._useful < self._prompts and self._taken < self._most:
             self._fill()
             if not self._in_flight:
                 if not groups:
@@ -219,10 +222,11 @@ class DataPreparationActor(EngineKeeper):
             group = await task
             self._in_flight.popleft()
             groups.append(group)
+            self._taken += 1
             self._useful += not args.active_sampling or bool(samples_of_group(group, args)[0])
             if args.no_resampling_pass_rate is not None and pass_rate(group) >= args.no_resampling_pass_rate:
                 self.stream.exclude(draw)
-            if len(groups) % prompts == 0:  # a judge that is down must not be asked ten times as often
+            if len(groups) % self._prompts == 0:  # a judge that is down must not be asked ten times as often
                 self._check(groups, step)
         self._check(groups, step)
         return groups, draw
@@ -247,9 +251,9 @@ class DataPreparationActor(EngineKeeper):
         start = time.perf_counter()
         args, sampling = self.args, self._eval_sampling()
         place = {"split": "eval", "draw": None, "training_step": step}
-        groups = list(
-            await asyncio.gather(*(self._rollout(row, sampling, place, training=False) for row in self.eval_rows))
-        )
+        rollouts = (self._rollout(row, sampling, place, training=False) for row in self.eval_rows)
+        async with self.turns.using() if self.turns else nullcontext():  # from now on, not from the first rollout
+            groups = list(await asyncio.gather(*rollouts))
         check_invalid_share(groups, args.llm_judge_max_invalid_frac, f"the evaluation at step {step}")
         if self.writer:
             self.writer.write(groups, training_step=step, split="eval")

@@ -332,10 +332,10 @@ def engine_gone() -> tuple[type[Exception], ...]:
 
 
 def failed_start() -> tuple[type[Exception], ...]:
-    """What `start` raises on top of that: its own error, or none in time."""
-    from ray.exceptions import RayTaskError
+    """What `start` raises on top of that: its own error, one of Ray's about placing it, or none in time."""
+    from ray.exceptions import RayError
 
-    return (RayTaskError, TimeoutError)
+    return (RayError, TimeoutError)
 
 
 def _first_line(error: BaseException) -> str:

@@ -67,7 +67,9 @@ def prepare(args: Args) -> Prepared:
         raise FlagError(f"--report_verifiers {' '.join(unknown)}: not among {', '.join(sorted(verifiers))}.")
     tokenizer_name = args.tokenizer_name_or_path or args.model_name_or_path
     try:
-        tokenizer = get_tokenizer(tokenizer_name, chat_template_name=args.chat_template_name)
+        tokenizer = get_tokenizer(
+            tokenizer_name, chat_template_name=args.chat_template_name, revision=args.tokenizer_revision
+        )
         model_config = AutoConfig.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except OSError as error:
         raise FlagError(f"--model_name_or_path {args.model_name_or_path}: {error}") from None
@@ -203,7 +205,14 @@ def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
-    return scorer_class(prepared.tokenizer_name, reward_config, reported, RewardShaping.from_args(args))
+    return scorer_class(
+        prepared.tokenizer_name,
+        reward_config,
+        reported,
+        RewardShaping.from_args(args),
+        chat_template_name=args.chat_template_name,
+        tokenizer_revision=args.tokenizer_revision,
+    )
 
 
 def gpu_available() -> bool:

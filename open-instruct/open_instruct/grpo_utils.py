@@ -223,32 +223,3 @@ def rho_correction(
     )
     weights = torch.where(dropped_low | dropped_high, 0.0, clamped)
     return RhoCorrection(weights, dropped_low, dropped_high, clamped != effective)
-
-
-def truncated_importance_weights(logprobs: torch.Tensor, sampler_logprobs: torch.Tensor, cap: float) -> torch.Tensor:
-    """min(p_trainer / p_sampler, cap) for each token, without gradient; all ones when `cap` <= 0."""
-    import torch
-
-    if cap <= 0:
-        return torch.ones_like(logprobs)
-    return torch.exp((logprobs.detach() - sampler_logprobs).clamp(-40.0, 40.0)).clamp(max=cap)
-
-
-def clipped_policy_loss(
-    logprobs: torch.Tensor,
-    old_logprobs: torch.Tensor,
-    advantages: torch.Tensor,
-    *,
-    clip_lower: float,
-    clip_higher: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-token clipped surrogate: all (N,) -> loss (N,) and whether the clip was binding (N,).
-
-    max(-A r, -A clip(r, 1 - clip_lower, 1 + clip_higher)) with r = exp(logprobs - old_logprobs).
-    """
-    import torch
-
-    ratio = torch.exp((logprobs - old_logprobs).clamp(-40.0, 40.0))
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1.0 - clip_lower, 1.0 + clip_higher)
-    return torch.maximum(plain, clipped), clipped > plain

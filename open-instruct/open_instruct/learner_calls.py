@@ -16,6 +16,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that learners have to end what they are at when a run ends early.
+BUSY_S = 120.0
 #: Seconds that the other learners' answers are waited for after a first failure, to find out who died.
 SETTLE_S = 5.0
 
@@ -77,6 +79,13 @@ class Learners:
             if _error_of(done) is not None:
                 self._fail(method, calls)
         return ray.get(calls)
+
+    def answer(self, patience: float) -> bool:
+        """False where one is stuck, as in a broadcast to an engine that is gone; what was called then never ends."""
+        import ray
+
+        asked = [actor.whereabouts.remote() for actor in self.actors]
+        return len(ray.wait(asked, num_returns=len(asked), timeout=patience)[0]) == len(asked)
 
     def _fail(self, method: str, calls: list[Any]) -> None:
         import ray

@@ -19,6 +19,11 @@ from open_instruct.grpo_utils import token_logprobs
 
 #: Logits that are cheap to hold: 64 MB in float32. Chunks below that cost time and save nothing that matters.
 CHEAP_LOGITS = 2**24
+#: What transformers' models call a change to the logits after the head, in their configurations.
+CHANGES_LOGITS = (
+    "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "logits_soft_cap",
+    "output_logits_soft_cap",
+)  # fmt: skip
 
 
 def policy_logprobs(
@@ -90,7 +95,12 @@ def worthwhile_chunk(chunk_size: int, vocabulary: int) -> int:
 
 
 def head_is_linear(model: Any) -> bool:
-    """Whether the logits are head(decoder(x)): tried on two tokens. Models that scale or cap them say no."""
+    """Whether the logits are head(decoder(x)), and not scaled or capped after it: tried on two tokens.
+
+    A model that ZeRO-3 has sharded cannot be tried without its engine; its configuration has to tell.
+    """
+    if any(hasattr(p, "ds_id") for p in model.parameters()):
+        return not any(getattr(model.config.get_text_config(), name, None) for name in CHANGES_LOGITS)
     ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits

@@ -19,12 +19,25 @@ def resolve_dtype(name: str, *, on_cpu: bool) -> str:
 
 
 def load_policy(
-    name_or_path: str, *, revision: str | None, dtype: str, attn_implementation: str | None, device: str
+    name_or_path: str,
+    *,
+    revision: str | None,
+    dtype: str,
+    attn_implementation: str | None,
+    device: str,
+    shard_config: dict[str, Any] | None = None,
 ) -> Any:
-    """A causal language model in `dtype` on `device`; never runs code from the hub."""
+    """A causal language model in `dtype` on `device`; never runs code from the hub.
+
+    With `shard_config`, DeepSpeed's for ZeRO-3, each rank keeps its shard of every weight from the start, and
+    never holds the whole model; all ranks must call.
+    """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.integrations import HfDeepSpeedConfig
 
+    # transformers looks for it as long as it is alive.
+    sharding = HfDeepSpeedConfig(shard_config) if shard_config else None
     model = AutoModelForCausalLM.from_pretrained(
         name_or_path,
         revision=revision,
@@ -32,7 +45,11 @@ def load_policy(
         attn_implementation=attn_implementation or "sdpa",
         trust_remote_code=False,
     )
-    return model.to(device)
+    if sharding is None:
+        return model.to(device)
+    for module in model.modules():  # weights are where they belong; moving the model would move them again
+        module._buffers |= {name: b if b is None else b.to(device) for name, b in module._buffers.items()}
+    return model
 
 
 def disable_dropout(model: Any) -> None:

@@ -26,9 +26,13 @@ class RowScorer:
         reward_config: RewardConfig,
         reported: dict[str, VerifierFunction],
         shaping: RewardShaping | None = None,
+        *,
+        chat_template_name: str | None = None,
+        tokenizer_revision: str | None = None,
     ) -> None:
         self.tokenizer_name, self.reward_config, self.reported = tokenizer_name, reward_config, reported
         self.shaping = shaping or RewardShaping()
+        self._tokenizer_options = {"chat_template_name": chat_template_name, "revision": tokenizer_revision}
         self._tokenizer: Any = None
 
     def warm_up(self) -> None:
@@ -36,7 +40,7 @@ class RowScorer:
         from open_instruct.dataset_transformation import get_tokenizer
 
         if self._tokenizer is None:
-            self._tokenizer = get_tokenizer(self.tokenizer_name)
+            self._tokenizer = get_tokenizer(self.tokenizer_name, **self._tokenizer_options)
             from flip_plugin.judge import import_litellm
 
             import_litellm()  # 2.6 s, better now than in the first step

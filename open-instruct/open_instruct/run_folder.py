@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from open_instruct.checkpoints import STEP_FILE, State, clear_leftovers, is_finished, newest_whole_state
+from open_instruct.checkpoints import STEP_FILE, State, clear_leftovers, drop_newer, is_finished, newest_whole_state
 from open_instruct.config import Args, FlagError
 from open_instruct.records_io import drop_records, drop_steps_after, write_json_atomic
 
@@ -176,10 +176,10 @@ def rows_fingerprint(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def cut_records(args: Args, state: State) -> None:
-    """Drop rollouts and judge calls of what comes after `state` and will happen again.
+    """Drop rollouts, judge calls and checkpoints of what comes after `state` and will happen again.
 
-    Judge calls of prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut
-    by `MetricsLogger`.
+    A later checkpoint that stayed would count as newer than those that this run is to write. Judge calls of
+    prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut by `MetricsLogger`.
     """
     drawn = ((state.manifest.get("data") or {}).get("prompts") or {}).get("drawn")
 
@@ -188,6 +188,7 @@ def cut_records(args: Args, state: State) -> None:
             return call["draw"] >= drawn
         return (call.get("training_step") or 0) > state.step
 
+    drop_newer(Path(args.output_dir) / "checkpoints", state.step)
     for path in rollouts_folder(args).glob("*.jsonl"):
         drop_steps_after(path, state.step)
     for path in Path(args.record_calls_to).glob("*.jsonl"):
@@ -203,7 +204,7 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     """
     output, states, rollouts = Path(args.output_dir).absolute(), states_folder(args), rollouts_folder(args)
     moved = []
-    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if (output / name).exists()]}
+    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_something(output / name)]}
     if states != output / "state":
         left.setdefault(states, []).extend(path for pattern in STATE_FILES for path in states.glob(pattern))
     if rollouts != output / "rollouts":
@@ -213,6 +214,11 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
         if paths := [path for path in paths if path not in kept]:
             moved.append(_move_to_previous(folder, paths))
     return moved
+
+
+def _holds_something(path: Path) -> bool:
+    """False for a folder without anything in it, such as that which a judge's recorder has just made."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _move_to_previous(folder: Path, paths: list[Path]) -> Path:

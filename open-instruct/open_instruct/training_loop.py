@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from open_instruct.checkpoints import State, StateError, begin_state, commit_state, keep_newest, mark_newest
 from open_instruct.config import Args
-from open_instruct.learner_calls import LearnerFailure, Learners
+from open_instruct.learner_calls import BUSY_S, LearnerFailure, Learners
 from open_instruct.logger_utils import METRICS_FILE, MetricsLogger
 from open_instruct.progress import Progress
 from open_instruct.records_io import sync_file
@@ -232,6 +232,9 @@ class TrainingLoop:
 
         self._log_rest()
         if not self.updates:
+            return
+        if not self.learners.answer(BUSY_S):
+            logger.error("a learner does not answer: no state is written. %s", self._how_to_continue())
             return
         try:
             if _cause(error) is not error:

@@ -74,6 +74,7 @@ class LLMRayActor:
             model=o.model,
             revision=o.revision,
             tokenizer=o.tokenizer or o.model,
+            tokenizer_revision=o.revision if o.tokenizer in (None, o.model) else None,
             skip_tokenizer_init=o.tokenizer is None,
             dtype=o.dtype,  # ty: ignore[invalid-argument-type]
             seed=o.seed,

@@ -53,7 +53,7 @@ def tiny_flags(folder: Path, judge_type: str = "flip", **overrides: object) -> l
         "llm_judge_max_context_length": 1024,
         "llm_judge_startup_timeout": 240,
         "local_eval_every": 1,
-        "eval_on_step_0": True,
+        "eval_on_step_0": int(str(overrides.get("local_eval_every", 1))) > 0,
         "seed": 1,
         "output_dir": folder / "out",
         **overrides,

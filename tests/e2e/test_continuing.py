@@ -1,8 +1,10 @@
 """A run goes on where it was, whatever ended it; and what it leaves can be served."""
 
+import http.server
 import json
 import os
 import signal
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -205,6 +207,68 @@ def test_kill_9_at_any_point(tmp_path, launch):
     rewards = [end["eval/general-flip_reward"] for end in ends]
     assert abs(rewards[0] - rewards[1]) < 0.15, rewards
     weights_of(out / "checkpoint")
+
+
+@pytest.fixture
+def outside_judge():
+    """An OpenAI-compatible server that infers the response's last words, until its `down` is set."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self, status: int, body: dict) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self):
+            self.answer(200, {"data": [{"id": "words", "object": "model"}], "object": "list"})
+
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if server.down:
+                self.answer(500, {"error": {"message": "out of words"}})
+                return
+            words = request["messages"][-1]["content"].split()[-12:]
+            reply = json.dumps({"reasoning": "none", "instruction": " ".join(words)})
+            message = {"role": "assistant", "content": reply}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            self.answer(200, {"id": "1", "object": "chat.completion", "created": 1, "model": "words",
+                              "choices": [choice], "usage": usage})  # fmt: skip
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.down = False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.mark.timeout(900)
+def test_a_judge_that_fails_ends_the_run_with_state_and_checkpoint(tmp_path, launch, outside_judge):
+    flags = tiny_flags(
+        tmp_path, llm_judge_model="hosted_vllm/words", llm_judge_timeout=5, total_episodes=16 * 40, local_eval_every=-1
+    )
+    url = f"http://127.0.0.1:{outside_judge.server_port}/v1"
+    run = launch(flags, HOSTED_VLLM_API_BASE=url)
+    run.wait_for("step  2/40")
+    outside_judge.down = True
+    assert run.process.wait(120) == 1, run.output()
+    out = tmp_path / "out"
+    steps = [line["training_step"] for line in read(out / "metrics.jsonl")]
+    assert "out of words" in run.output() and "Traceback" not in run.output()
+    assert list(step_folders(out / "state")) == [steps[-1]] and weights_of(out / "checkpoint")
+    outside_judge.down = False
+    second = launch(flags, HOSTED_VLLM_API_BASE=url)
+    second.wait_for(f"step {steps[-1] + 1:>2}/40")
+    os.kill(second.process.pid, signal.SIGTERM)
+    assert second.process.wait(60) == 143, second.output()
+    rollouts = rollouts_by_step(out, "train")
+    assert rollouts == sorted(rollouts) and all(rollouts.count(step) == 16 for step in set(rollouts))
 
 
 @pytest.mark.timeout(900)

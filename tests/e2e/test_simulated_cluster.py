@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT, TAG, tagged_processes, tiny_flags
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def flags(folder, **changes):
 
 def test_a_run_over_three_nodes(cluster, tmp_path, launch):
     run = launch(flags(tmp_path), **cluster.environment)
-    run.wait_for("step 1/3", 600)
+    run.wait_for("step 1/3", 800)
     nodes = {
         title: sorted(node for _, node in cluster.workers(title))
         for title in ("ray::PolicyTrainer", "ray::LLMRayActor", "ray::JudgeReplica", "ray::DataPreparation")
     }
-    assert run.process.wait(400) == 0, run.output()
+    assert run.process.wait(600) == 0, run.output()
     for title in ("ray::PolicyTrainer", "ray::LLMRayActor", "ray::JudgeReplica"):
         assert len(set(nodes[title])) == 2, nodes
     assert nodes["ray::DataPreparation"] == [0], "it writes next to the driver's files"
@@ -73,6 +73,6 @@ def test_a_run_over_three_nodes(cluster, tmp_path, launch):
 
 
 def test_a_plan_that_wants_more_nodes_is_refused_in_words(cluster, tmp_path, launch):
-    run = launch(flags(tmp_path) + ["--num_learners_per_node", "1", "1", "1", "1"], **cluster.environment)
+    run = launch([*flags(tmp_path), "--num_learners_per_node", "1", "1", "1", "1"], **cluster.environment)
     assert run.process.wait(200) == 1
     assert "--num_learners_per_node names 4 nodes, the cluster has 3" in run.output()

@@ -375,3 +375,25 @@ def test_what_became_of_a_replica_is_told_once():
     assert serve._news(down, again) == ["u serves again (restarts so far: 1)"]
     assert len(serve._news(up, again)) == 2, "a restart between two looks is told, too"
     assert serve._news(down, lost) == ["given up. why"]
+
+
+def test_replicas_on_their_nodes_addresses_have_ports_that_survive_a_restart():
+    from flip_plugin.server_options import NODE_ADDRESS
+    from flip_plugin.serving import _is_free, _reserve_ports
+
+    ports, keepers = _reserve_ports(ServerOptions("m", host=NODE_ADDRESS), 2)
+    try:
+        assert len(set(ports)) == 2 and all(_is_free("127.0.0.1", port) for port in ports)
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            assert not _is_free("127.0.0.1", other.getsockname()[1])
+    finally:
+        for keeper in keepers:
+            keeper.close()
+
+
+def test_sleep_mode_is_off_unless_asked_for():
+    awake, sleeper = ServerOptions("m"), ServerOptions("m", sleep_mode=True)
+    assert "--enable-sleep-mode" not in awake.command(1) and "VLLM_SERVER_DEV_MODE" not in awake.environment()
+    assert "--enable-sleep-mode" in sleeper.command(1) and sleeper.environment()["VLLM_SERVER_DEV_MODE"] == "1"

@@ -134,7 +134,7 @@ def test_a_learner_on_a_machine_without_the_shared_folder_is_named(tmp_path):
         file.write(b"x")
     elsewhere = {"b.pt": {"bytes": 5, "crc32": 1}}
     with pytest.raises(StateError, match=r"learner 1 on 10\.0\.0\.2 wrote .*b\.pt.*--checkpoint_state_dir"):
-        commit_state(partial, 3, [{"a.pt": file.sums}, elsewhere], {}, ["10.0.0.1", "10.0.0.2"])
+        commit_state(partial, 3, [{"a.pt": file.sums}, elsewhere], {}, ["10.0.0.1", "10.0.0.2"], patience=0.1)
     assert step_folders(tmp_path) == {}
 
 

@@ -21,6 +21,7 @@ from open_instruct.engine_pool import EngineSet
 from open_instruct.ground_truth_utils import RewardConfig, VerificationResult
 from open_instruct.prompt_stream import NoPromptsLeft, PromptOrder, PromptStream
 from open_instruct.rewards import JudgeFailure, RowScorer
+from open_instruct.turns import Turns
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
 PROMPTS, GROUP = 4, 2
@@ -191,14 +192,17 @@ def test_without_a_state_the_position_follows_from_the_step_where_it_can():
         initial_state(args, 3, {"training_step": 2, "prompts": {}})
 
 
-async def test_active_sampling_goes_on_with_what_it_has_and_says_so(tokenizer, tmp_path):
+@pytest.mark.parametrize("async_steps", [0, 1])
+async def test_active_sampling_goes_on_with_what_it_has_and_says_so(async_steps, tokenizer, tmp_path):
     kinds = [DULL] * 11 + [TEACHES]
     flags = {"active_sampling": True, "active_sampling_max_batches": 3, "total_episodes": PROMPTS * GROUP * 3}
-    world = World(make(kinds, tokenizer), tokenizer, tmp_path, **flags)
+    world = World(make(kinds, tokenizer), tokenizer, tmp_path, async_steps=async_steps, **flags)
     for data in await world.steps(0, 3):
         assert len(world.prompts()[data.step]) == 12
         assert data.metrics["objective/samples_trained_on"] == GROUP
         assert data.warnings and "1 of 12 prompts teach something, of 4 that were wanted" in data.warnings[0]
+        assert data.step - data.metrics["model_step_min"] <= async_steps
+    assert len(world.engine.asked) == 3 * 12, "no prompt beyond the last step"
 
 
 @pytest.mark.parametrize("flags", [{}, {"active_sampling": True}])
@@ -305,3 +309,19 @@ async def test_time_spent_waiting_is_measured_on_both_sides(tokenizer, tmp_path)
     assert first.metrics["time/trainer_waiting_for_data"] > 0
     waited = second.metrics["time/generation_waiting_for_trainer"]
     assert waited > 0.02 and second.metrics["time/trainer_waiting_for_data"] < waited
+
+
+async def test_engines_do_not_sleep_under_an_evaluation_that_has_begun(tokenizer, tmp_path):
+    flags = {"dataset_mixer_eval_list": ["rows", "1.0"]}
+    world, events = World(make([TEACHES] * 4, tokenizer), tokenizer, tmp_path, **flags), []
+
+    class Sleeper:
+        async def of_those_up(self, method):
+            events.append((method, len(world.engine.asked), world.engine.in_flight))
+
+    world.actor.turns = Turns(Sleeper())
+    evaluation = asyncio.ensure_future(world.actor.evaluate(0))
+    await asyncio.sleep(0)  # begun, but nothing is asked yet
+    await world.actor.turns.rest()
+    await evaluation
+    assert events == [("sleep", 4, 0)]

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, ActorUnschedulableError
 
 from open_instruct import engine_pool
 from open_instruct.data_types import SamplingConfig
@@ -22,7 +22,7 @@ def no_pauses(monkeypatch):
 class Engine:
     """Has the methods of an engine actor's handle; `die()` makes every call fail, those under way included."""
 
-    def __init__(self, name, start_fails=False):
+    def __init__(self, name, start_fails=None):
         self.name, self.start_fails = name, start_fails
         self.dead = asyncio.Event()
         self.release = asyncio.Event()
@@ -39,7 +39,7 @@ class Engine:
         async def work():
             await self.release.wait()
             if method == "start" and self.start_fails:
-                raise EngineDied("no memory")
+                raise self.start_fails
             if method == "load_weights":
                 self.loaded.append(args[2])
             if method == "generate":
@@ -68,9 +68,11 @@ class Maker:
     made: list = field(default_factory=list)
     fail_first: int = 0
     hold: bool = False
+    failure: Exception = field(default_factory=lambda: EngineDied("no memory"))
 
     def make(self, index, restart):
-        self.made.append(Engine(f"{index}.{restart}", start_fails=len(self.made) < self.fail_first))
+        fails = self.failure if len(self.made) < self.fail_first else None
+        self.made.append(Engine(f"{index}.{restart}", start_fails=fails))
         if self.hold:
             self.made[-1].release.clear()
         return self.made[-1]
@@ -148,8 +150,9 @@ async def test_a_death_during_the_update_does_not_stop_the_others():
     assert engines[0].loaded == [3] and maker.made[0].loaded == [3]
 
 
-async def test_a_restart_that_fails_is_tried_again_and_counted():
-    pool, engines, maker = pool_of(1, Maker(fail_first=2), max_restarts=3)
+@pytest.mark.parametrize("failure", [EngineDied("no memory"), ActorUnschedulableError("no node has its GPU now")])
+async def test_a_restart_that_fails_is_tried_again_and_counted(failure):
+    pool, engines, maker = pool_of(1, Maker(fail_first=2, failure=failure), max_restarts=3)
     engines[0].die()
     assert await pool.generate([1], FOUR) == "0.3"
     assert pool.stats()["engine/restarts"] == 3 and maker.made[0].ended and maker.made[1].ended

@@ -132,7 +132,7 @@ def in_processes(args: Args, folder: Path) -> None:
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(240)
+        process.join(280)
         assert process.exitcode == 0
 
 

@@ -96,6 +96,72 @@ def test_the_table_says_what_runs_where():
     assert "two cores are enough" in plan(use_gpu=False).describe()
 
 
+def bundles(group):
+    return [bundle.resources for bundle in group.bundles]
+
+
+def test_learners_have_a_bundle_a_node_and_nodes_of_their_own():
+    learners, engines, judges = plan(
+        num_learners_per_node=[4, 4], vllm_num_engines=3, vllm_tensor_parallel_size=2, judge_engines=2
+    ).groups()
+    assert bundles(learners) == [{"CPU": 4, "GPU": 4}] * 2 and learners.strategy == "STRICT_SPREAD"
+    assert [list(b.actors) for b in learners.bundles] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert bundles(engines) == [{"CPU": 1, "GPU": 2}] * 3 and engines.strategy == "SPREAD"
+    assert bundles(judges) == [{"CPU": 1, "GPU": 1}] * 2
+    assert plan(num_learners_per_node=[8]).groups()[0].strategy == "PACK"
+
+
+def test_on_cpus_the_same_groups_are_of_slots():
+    learners, *_ = plan(use_gpu=False, num_learners_per_node=[2, 1]).groups()
+    assert bundles(learners) == [{"CPU": 2}, {"CPU": 1}] and learners.strategy == "STRICT_SPREAD"
+
+
+def test_large_bundles_are_reserved_before_small_ones_but_after_the_learners():
+    groups = plan(judge_tensor_parallel_size=4, vllm_tensor_parallel_size=2).groups()
+    assert [group.name for group in groups] == ["learner", "judge engine", "policy engine"]
+
+
+def test_what_shares_one_gpu_is_in_no_group_of_its_own():
+    assert plan(single_gpu_mode=True, vllm_gpu_memory_utilization=0.3, judge_gpu_memory_utilization=0.2).groups() == ()
+
+
+def test_learners_on_more_nodes_than_there_are():
+    for options in ({}, {"use_gpu": False}):
+        [sentence] = plan(num_learners_per_node=[1, 1], **options).shortfall(
+            {"GPU": 8, "CPU": 8, "nodes": [{"GPU": 8, "CPU": 8}]}
+        )
+        assert "names 2 nodes, the cluster has 1" in sentence and "--num_learners_per_node 2" in sentence
+
+
+def test_slots_of_small_nodes_do_not_add_up():
+    nodes = [{"CPU": 2}, {"CPU": 2}, {"CPU": 2}]
+    [sentence] = plan(use_gpu=False, num_learners_per_node=[3]).shortfall({"CPU": 6, "nodes": nodes})
+    assert "no node has 3 CPU slots left for the learner" in sentence
+
+
+def test_the_papers_plan_by_node():
+    paper = plan(**PAPER)
+    assert paper.usual_nodes() == [8, 8, 8]
+    lines = paper.describe_nodes([8, 8, 8]).splitlines()
+    assert [line.split(maxsplit=4)[4] for line in lines[1:]] == [
+        "8 learners, data preparation",
+        "8 policy engines",
+        "8 policy engines",
+    ]
+    hosting = plan(**PAPER | {"judge_engines": 1})
+    assert "1 judge engine: needs one more node, or a server" in hosting.describe_nodes(hosting.usual_nodes())
+    assert "no room" not in hosting.describe_nodes([8, 8, 8, 1])
+
+
+def test_one_node_and_a_shared_gpu_are_described():
+    small = plan(num_learners_per_node=[2], vllm_num_engines=2, judge_engines=1)
+    assert small.usual_nodes() == [5]
+    assert "2 learners, 2 policy engines, 1 judge engine, data preparation" in small.describe_nodes([5])
+    shared = plan(single_gpu_mode=True, vllm_gpu_memory_utilization=0.3, judge_gpu_memory_utilization=0.2)
+    assert shared.usual_nodes() == [1]
+    assert "1 GPU  1 learner, 1 policy engine, 1 judge engine, data preparation" in shared.describe_nodes([1])
+
+
 def test_the_docstring_example_holds():
     import doctest
 

@@ -1,10 +1,13 @@
-"""What verifiers are told of a sample."""
+"""What verifiers are told of a sample, and with which tokenizer it is read."""
 
 import pytest
+import transformers
 
+from open_instruct.config import Args
 from open_instruct.data_types import Sample
 from open_instruct.dataset_transformation import get_tokenizer
 from open_instruct.ground_truth_utils import RewardConfig, VerificationResult
+from open_instruct.grpo_fast import Prepared, make_scorer
 from open_instruct.rewards import RowScorer
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
@@ -30,3 +33,26 @@ async def test_verifiers_are_told_when_the_prompt_opens_the_thinking(ending, ope
     await scorer.score(row, [Sample(tokenizer.encode("rain"), [-1.0], "length", 0)], max_tokens=8)
     assert states[0]["prompt_opens_think"] is opens
     assert states[0]["finish_reason"] == "length"
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A base model's tokenizer: without a chat template."""
+    get_tokenizer(TOKENIZER).save_pretrained(tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    return str(tmp_path / "bare")
+
+
+@pytest.mark.parametrize(("own", "revision"), [(None, "step_100"), ("bare", None)])
+def test_responses_are_read_by_the_tokenizer_that_made_the_prompts(monkeypatch, bare, own, revision):
+    args = Args(chat_template_name="olmo_thinker", model_revision="step_100", tokenizer_name_or_path=own and bare)
+    load, revisions = transformers.AutoTokenizer.from_pretrained, []
+
+    def noted(name, **options):
+        revisions.append(options["revision"])
+        return load(name, **options)
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", noted)
+    prepared = Prepared([], [], {}, tokenizer_name=bare, pad_token_id=0, eos_token_id=0, judged=False)
+    make_scorer(args, prepared, RowScorer).warm_up()
+    assert revisions == [revision]

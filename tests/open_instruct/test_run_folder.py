@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_checkpoints import lose, write_state
 
-from open_instruct.checkpoints import begin_state, commit_state, mark_newest
+from open_instruct.checkpoints import begin_state, commit_state, keep_newest, mark_newest
 from open_instruct.config import Args, FlagError
 from open_instruct.run_folder import (
     changed_flags,
@@ -144,14 +144,28 @@ def test_records_after_the_state_are_cut(unfinished):
     assert not (out / "judge_calls" / "000-2.jsonl").exists(), "nothing was left of it"
 
 
+def test_checkpoints_after_the_state_do_not_crowd_out_those_to_come(unfinished):
+    folder = Path(unfinished.output_dir) / "checkpoints"
+    for step in (3, 4, 5, 6):
+        (folder / f"step_{step}").mkdir(parents=True)
+    start(unfinished)
+    (folder / "step_5").mkdir()  # as the run goes on and writes its own
+    keep_newest(folder, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["step_4", "step_5"]
+
+
 def test_an_earlier_run_is_moved_whole(unfinished):
     folder = Path(unfinished.output_dir)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "data").mkdir()  # not a run's own
+    (folder / "judge_calls").mkdir()  # empty: of the run that is about to begin
     assert set_aside_earlier_run(unfinished) == [folder / "previous" / "1"]
     assert (folder / "previous" / "1" / "metrics.jsonl").exists()
     assert (folder / "previous" / "1" / "state" / "step_4").is_dir()
     assert (folder / "data").exists() and not (folder / "state").exists()
+    assert (folder / "judge_calls").exists()
+    assert set_aside_earlier_run(unfinished) == []
+    (folder / "judge_calls").mkdir(exist_ok=True)  # what a verifier makes before the run has begun
     assert set_aside_earlier_run(unfinished) == []
 
 
