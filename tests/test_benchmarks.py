@@ -48,11 +48,18 @@ def test_a_stopped_benchmark_goes_on_and_settings_are_kept_apart(compare, tmp_pa
 def test_a_run_is_read_between_two_steps_and_a_failed_one_says_why(compare, tmp_path):
     import watched_run
 
-    work = "import time\nfor n in range(1, 5):\n    t = time.process_time()\n" \
-        "    while time.process_time() - t < 0.1: pass\n    print(f'step {n}/4', flush=True)\n"  # fmt: skip
+    work = """
+import time
+for n in range(1, 5):
+    began = time.process_time()
+    while time.process_time() - began < 0.1:
+        pass
+    print(f"step {n}/4", flush=True)
+time.sleep(0.5)
+"""
     options = {"env": {}, "log": tmp_path / "log", "judge_pid": None}
     read = watched_run.watch([sys.executable, "-c", work], first=1, last=3, **options)
     assert len(read.step_seconds) == 2 and read.seconds >= 0.1
-    assert sum(read.cpu_by_role.values()) == pytest.approx(0.1, abs=0.06)
+    assert 0.03 < sum(read.cpu_by_role.values()) < 0.3
     with pytest.raises(watched_run.RunFailed, match=r"after 0 of 3 steps(?s:.)*no such thing"):
         watched_run.watch([sys.executable, "-c", "raise SystemExit('no such thing')"], first=1, last=3, **options)
