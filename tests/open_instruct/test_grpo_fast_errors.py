@@ -98,6 +98,13 @@ def test_unknown_reported_verifier(monkeypatch, capsys, tmp_path, good_rows):
     [
         ("pack_length", 100, "--pack_length"),
         ("num_samples_per_prompt_rollout", 1, "2 or more"),
+        ("num_samples_per_prompt_rollout", 0, "2 or more"),
+        ("num_unique_prompts_rollout", 0, "--num_unique_prompts_rollout must be 1 or more"),
+        ("per_device_train_batch_size", 0, "--per_device_train_batch_size must be 1 or more"),
+        ("llm_judge_num_engines", 0, "--llm_judge_num_engines must be 1 or more"),
+        ("vllm_top_p", 0, "--vllm_top_p"),
+        ("eval_temperature", -1, "--eval_temperature"),
+        ("rho_mask_tv_divergence", True, "--rho_mask_upper_bound"),
         ("total_episodes", 3, "less than one step"),
         ("llm_judge_model", "qwen", "PROVIDER/MODEL"),
         ("no_such_flag", 1, "no_such_flag"),
