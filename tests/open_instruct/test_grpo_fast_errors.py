@@ -12,8 +12,8 @@ import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
 from open_instruct import grpo_fast
-from open_instruct.config import FlagError
-from open_instruct.judge_pool import check_external, check_local_model
+from open_instruct.config import Args, FlagError
+from open_instruct.judge_pool import check_external, check_local_model, launch_judge
 
 MODELS = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models"
 
@@ -155,3 +155,9 @@ def test_outside_server_with_a_wrong_address(outside_server):
 def test_outside_server_that_is_not_there():
     with pytest.raises(RuntimeError, match=r"No judge server answers at http://127\.0\.0\.1:9/v1"):
         check_external("served-judge", ["http://127.0.0.1:9/v1"], timeout=0.1)
+
+
+def test_a_judge_that_sleeps_on_an_unguarded_call_is_not_served_to_other_nodes():
+    args = Args(single_gpu_mode=True, async_steps=0)
+    with pytest.raises(FlagError, match="--async_steps 1"):
+        launch_judge(args, on_cpu=False, gpus_per_replica=0.3, key="a key: there are several nodes")
