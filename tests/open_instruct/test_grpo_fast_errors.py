@@ -161,3 +161,18 @@ def test_a_judge_that_sleeps_on_an_unguarded_call_is_not_served_to_other_nodes()
     args = Args(single_gpu_mode=True, async_steps=0)
     with pytest.raises(FlagError, match="--async_steps 1"):
         launch_judge(args, on_cpu=False, gpus_per_replica=0.3, key="a key: there are several nodes")
+
+
+def test_models_named_from_here_are_found_by_actors_that_work_elsewhere(monkeypatch, capsys, tmp_path, good_rows):
+    monkeypatch.chdir(MODELS.parent)
+    judge = "hosted_vllm/models/judge"
+    with pytest.raises(AssertionError, match="Ray was started"):
+        run_main(monkeypatch, capsys, tmp_path, good_rows, model_name_or_path="models/policy", llm_judge_model=judge)
+    flags = json.loads((tmp_path / "out" / "config.json").read_text())["flags"]
+    assert flags["model_name_or_path"] == str(MODELS / "policy")
+    assert flags["llm_judge_model"] == f"hosted_vllm/{MODELS / 'judge'}"
+
+    args = Args(model_name_or_path="some/id", llm_judge_model=judge)
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:9/v1")
+    grpo_fast.make_paths_absolute(args)
+    assert (args.model_name_or_path, args.llm_judge_model) == ("some/id", judge)
