@@ -41,7 +41,7 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
 
     @property
     def num_training_steps(self) -> int:
-        return self.total_episodes // self.samples_per_step
+        return self.total_episodes // max(self.samples_per_step, 1)  # `check` refuses 0
 
     @property
     def world_size(self) -> int:
@@ -85,7 +85,12 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
 
     def _rules(self) -> list[tuple[bool, str]]:
         longest = self.max_prompt_token_length + self.response_length
+        counts = (
+            "num_unique_prompts_rollout", "max_prompt_token_length", "response_length", "per_device_train_batch_size",
+            "vllm_tensor_parallel_size", "llm_judge_num_engines", "llm_judge_tensor_parallel_size",
+        )  # fmt: skip
         return [
+            *((getattr(self, name) < 1, f"--{name} must be 1 or more.") for name in counts),
             (not self.model_name_or_path, "--model_name_or_path is missing: which policy is to be trained?"),
             (not self.dataset_mixer_list, "--dataset_mixer_list is missing: which rows are the prompts?"),
             (
@@ -163,7 +168,12 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
                 self.no_resampling_pass_rate is not None and not 0.0 < self.no_resampling_pass_rate <= 1.0,
                 "--no_resampling_pass_rate must lie above 0 and not above 1.",
             ),
+            (not 0.0 < self.vllm_top_p <= 1.0, "--vllm_top_p must lie in (0, 1]."),
             (self.eval_top_p is not None and not 0.0 < self.eval_top_p <= 1.0, "--eval_top_p must lie in (0, 1]."),
+            (
+                self.eval_temperature is not None and self.eval_temperature < 0.0,
+                "--eval_temperature must be 0 (greedy) or more.",
+            ),
             (self.eval_pass_at_k < 1, "--eval_pass_at_k must be 1 or more."),
             (
                 self.eval_pass_at_k > 1 and self.eval_temperature == 0.0,
@@ -208,6 +218,10 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
             *(
                 (value != 0.0 and not least <= value <= most, f"--{name} {value} must be {side[least]} (0: off).")
                 for name, value, least, most in bounds
+            ),
+            (
+                self.rho_mask_tv_divergence and not (self.rho_mask_lower_bound or self.rho_mask_upper_bound),
+                "--rho_mask_tv_divergence True has no bound to compare with: give --rho_mask_upper_bound.",
             ),
             (
                 self.num_mini_batches < 1 or self.num_epochs < 1,

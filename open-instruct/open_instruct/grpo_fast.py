@@ -128,9 +128,7 @@ def run(args: Args) -> None:
     from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
-    for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts"):
-        if place := getattr(args, name):
-            setattr(args, name, str(Path(place).absolute()))  # actors have working folders of their own
+    make_paths_absolute(args)
     if args.dry_run:
         print_dry_run(args, plan_for=resource_plan, on_cpu=not gpu_available())
         return
@@ -185,6 +183,21 @@ def run(args: Args) -> None:
                 ray.shutdown()
             finish_report(args)
             folder.lock.release()
+
+
+def make_paths_absolute(args: Args) -> None:
+    """Actors have working folders of their own: those of the Ray that they run on. Ids of the hub stay as they are."""
+    from open_instruct.judge_pool import external_urls
+
+    for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts", "llm_judge_prompts"):
+        if place := getattr(args, name):
+            setattr(args, name, str(Path(place).absolute()))
+    for name in ("model_name_or_path", "tokenizer_name_or_path"):
+        if (model := getattr(args, name)) and Path(model).is_dir():
+            setattr(args, name, str(Path(model).absolute()))
+    # An outside server goes by the name that it was given.
+    if (judge := args.judge_model_id) and Path(judge).is_dir() and not external_urls():
+        args.llm_judge_model = f"hosted_vllm/{Path(judge).absolute()}"
 
 
 def check_replay(args: Args, prepared: Prepared, folder: RunFolder) -> None:

@@ -59,8 +59,15 @@ def launch_judge(
     """Start the run's own judge replicas; `wait_ready` on the result blocks until they serve.
 
     Without a key they bind loopback, and must run on the driver's node; with one, their node's own address.
+    Raises `FlagError` for servers that are to sleep there: that call, and others of the same mode, ask for no key.
     """
     assert args.judge_model_id
+    sleeps = takes_turns(args, on_cpu=on_cpu)
+    if sleeps and key:
+        raise FlagError(
+            "--single_gpu_mode True with --async_steps 0 has the judge sleep by calls that ask for no key, so its "
+            "server must not be reached from other nodes: use a Ray of one node, or set --async_steps 1."
+        )
     options = ServerOptions(
         args.judge_model_id,
         host=NODE_ADDRESS if key else "127.0.0.1",
@@ -72,7 +79,7 @@ def launch_judge(
         dtype="auto",
         on_cpu=on_cpu,
         omp_threads=args.engine_threads,
-        sleep_mode=takes_turns(args, on_cpu=on_cpu),
+        sleep_mode=sleeps,
     )
     return JudgePool.launch(
         options,

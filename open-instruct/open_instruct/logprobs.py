@@ -63,9 +63,11 @@ def head_logprobs(
     head: Any, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float, chunk_size: int, with_entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Hidden states (N, H) and the tokens (N,) that they predict -> log-probabilities (N,), entropies (N,) or None."""
-    if not 0 < chunk_size < len(tokens):
+    adapted = type(head) is not torch.nn.Linear  # such as a head with a LoRA adapter
+    # Each call of a sharded head is a collective, and the ranks have different numbers of tokens.
+    if not 0 < chunk_size < len(tokens) or (adapted and _is_sharded(head)):
         return logprobs_of_logits(head(hidden), tokens, temperature, with_entropy)
-    if type(head) is not torch.nn.Linear:  # such as a head with a LoRA adapter
+    if adapted:
         return _checkpointed(head, hidden, tokens, temperature, chunk_size, with_entropy)
 
     def chunked(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,13 +101,18 @@ def head_is_linear(model: Any) -> bool:
 
     A model that ZeRO-3 has sharded cannot be tried without its engine; its configuration has to tell.
     """
-    if any(hasattr(p, "ds_id") for p in model.parameters()):
+    if _is_sharded(model):
         return not any(getattr(model.config.get_text_config(), name, None) for name in CHANGES_LOGITS)
     ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits
         apart = model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
     return whole.shape == apart.shape and torch.allclose(whole.float(), apart.float(), rtol=1e-2, atol=1e-2)
+
+
+def _is_sharded(module: Any) -> bool:
+    """Whether ZeRO-3 keeps the module's weights in parts."""
+    return any(hasattr(p, "ds_id") for p in module.parameters())
 
 
 def _upcast(logits: torch.Tensor) -> torch.Tensor:

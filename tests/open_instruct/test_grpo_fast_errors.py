@@ -12,8 +12,8 @@ import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
 from open_instruct import grpo_fast
-from open_instruct.config import FlagError
-from open_instruct.judge_pool import check_external, check_local_model
+from open_instruct.config import Args, FlagError
+from open_instruct.judge_pool import check_external, check_local_model, launch_judge
 
 MODELS = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models"
 
@@ -98,6 +98,13 @@ def test_unknown_reported_verifier(monkeypatch, capsys, tmp_path, good_rows):
     [
         ("pack_length", 100, "--pack_length"),
         ("num_samples_per_prompt_rollout", 1, "2 or more"),
+        ("num_samples_per_prompt_rollout", 0, "2 or more"),
+        ("num_unique_prompts_rollout", 0, "--num_unique_prompts_rollout must be 1 or more"),
+        ("per_device_train_batch_size", 0, "--per_device_train_batch_size must be 1 or more"),
+        ("llm_judge_num_engines", 0, "--llm_judge_num_engines must be 1 or more"),
+        ("vllm_top_p", 0, "--vllm_top_p"),
+        ("eval_temperature", -1, "--eval_temperature"),
+        ("rho_mask_tv_divergence", True, "--rho_mask_upper_bound"),
         ("total_episodes", 3, "less than one step"),
         ("llm_judge_model", "qwen", "PROVIDER/MODEL"),
         ("no_such_flag", 1, "no_such_flag"),
@@ -148,3 +155,24 @@ def test_outside_server_with_a_wrong_address(outside_server):
 def test_outside_server_that_is_not_there():
     with pytest.raises(RuntimeError, match=r"No judge server answers at http://127\.0\.0\.1:9/v1"):
         check_external("served-judge", ["http://127.0.0.1:9/v1"], timeout=0.1)
+
+
+def test_a_judge_that_sleeps_on_an_unguarded_call_is_not_served_to_other_nodes():
+    args = Args(single_gpu_mode=True, async_steps=0)
+    with pytest.raises(FlagError, match="--async_steps 1"):
+        launch_judge(args, on_cpu=False, gpus_per_replica=0.3, key="a key: there are several nodes")
+
+
+def test_models_named_from_here_are_found_by_actors_that_work_elsewhere(monkeypatch, capsys, tmp_path, good_rows):
+    monkeypatch.chdir(MODELS.parent)
+    judge = "hosted_vllm/models/judge"
+    with pytest.raises(AssertionError, match="Ray was started"):
+        run_main(monkeypatch, capsys, tmp_path, good_rows, model_name_or_path="models/policy", llm_judge_model=judge)
+    flags = json.loads((tmp_path / "out" / "config.json").read_text())["flags"]
+    assert flags["model_name_or_path"] == str(MODELS / "policy")
+    assert flags["llm_judge_model"] == f"hosted_vllm/{MODELS / 'judge'}"
+
+    args = Args(model_name_or_path="some/id", llm_judge_model=judge)
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:9/v1")
+    grpo_fast.make_paths_absolute(args)
+    assert (args.model_name_or_path, args.llm_judge_model) == ("some/id", judge)

@@ -171,3 +171,25 @@ def test_models_that_cap_their_logits_go_through_their_own_forward():
     predicted = batch["response_mask"][:, 1:] > 0
     torch.testing.assert_close(logprobs, token_logprobs(logits[predicted], batch["input_ids"][:, 1:][predicted], 0.7))
     assert entropy.shape == logprobs.shape
+
+
+@pytest.mark.parametrize(("sharded", "calls"), [(False, 4), (True, 1)])
+def test_a_sharded_head_with_an_adapter_is_called_once_on_every_rank(sharded, calls):
+    """Its weight is gathered by all ranks at each call, and these may have more tokens, or fewer, than this one."""
+
+    class Adapted(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.calls = base, 0
+
+        def forward(self, states):
+            self.calls += 1
+            return self.base(states)
+
+    linear, hidden, tokens = problem()
+    head = Adapted(linear)
+    if sharded:
+        linear.weight.ds_id = 0  # as DeepSpeed marks it
+    logprobs, _ = head_logprobs(head, hidden, tokens, 1.0, 4, with_entropy=False)
+    assert head.calls == calls
+    torch.testing.assert_close(logprobs, token_logprobs(linear(hidden), tokens))
