@@ -8,13 +8,20 @@ from open_instruct.config import Args
 
 
 def deepspeed_config(args: Args, *, dtype: str, on_cpu: bool = False) -> dict[str, Any]:
-    """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies."""
+    """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies.
+
+    In bfloat16, stage 1 takes the place of stage 0: the latter can only sum the gradients of a step's packs in
+    bfloat16, where their small parts are lost, and counts Adam's steps from 1.
+    """
+    half = dtype == "bfloat16"
+    stage = args.deepspeed_stage or int(half)
     return {
         "train_micro_batch_size_per_gpu": args.per_device_train_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": args.max_grad_norm,
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "zero_optimization": _zero(args, pin_memory=not on_cpu),
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": _zero(args, stage, pin_memory=not on_cpu),
         # torch's own AdamW, fused, takes the place of an optimiser that is compiled at run time.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
@@ -23,9 +30,9 @@ def deepspeed_config(args: Args, *, dtype: str, on_cpu: bool = False) -> dict[st
     }
 
 
-def _zero(args: Args, *, pin_memory: bool) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": args.deepspeed_stage, "overlap_comm": False}
-    if args.deepspeed_stage == 3 and args.deepspeed_zpg > 1:
+def _zero(args: Args, stage: int, *, pin_memory: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
+    if stage == 3 and args.deepspeed_zpg > 1:
         zero["zero_hpz_partition_size"] = args.deepspeed_zpg
     if args.deepspeed_offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pin_memory}

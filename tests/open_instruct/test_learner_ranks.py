@@ -36,9 +36,11 @@ COMMON = {
     "whole": {"num_mini_batches": 2, "num_epochs": 2, "beta": 0.05, "ref_policy_update_freq": 1},
     "adapters": {"beta": 0.05, **LORA},
 }
+HALF = ("zero-0", "zero-1", "zero-2", "zero-3", "zero-2, optimiser offloaded")
 CASES = {
     **{f"{what}, {how}": common | flags for what, common in COMMON.items() for how, flags in SAME.items()},
-    **{f"bfloat16, zero-{n}": {"model_dtype": "bfloat16", "deepspeed_stage": n} for n in (0, 1, 2, 3)},
+    **{f"bfloat16, {how}": SAME[how] | {"model_dtype": "bfloat16"} for how in HALF},
+    "bfloat16 adapters": {"model_dtype": "bfloat16", "deepspeed_stage": 0, "beta": 0.05, **LORA},
 }
 
 
@@ -103,12 +105,19 @@ def test_two_learners_learn_what_one_does(results, what, how):
     assert_close(two["continued"], two["third"], 0.0)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_bfloat16_with_float32_masters(results, stage):
+@pytest.mark.parametrize("how", HALF)
+def test_bfloat16_with_float32_masters_and_gradient_sums(results, how):
     load, _ = results
-    one, two = load("bfloat16, zero-0", 1), load(f"bfloat16, zero-{stage}", 2)
+    one, two = load("bfloat16, zero-0", 1), load(f"bfloat16, {how}", 2)
     assert all(value.dtype == torch.bfloat16 for value in two["state"].values())
-    assert two["metrics"][1]["optim/grad_norm"] == pytest.approx(one["metrics"][1]["optim/grad_norm"], rel=0.05)
-    moved = sum(float((two["state"][n].float() - one["state"][n].float()).abs().mean()) for n in one["state"])
-    assert moved / len(one["state"]) < 2e-4
+    assert two["metrics"][1]["optim/grad_norm"] == pytest.approx(one["metrics"][1]["optim/grad_norm"], rel=0.02)
+    apart = [float((two["state"][n].float() - one["state"][n].float()).abs().mean()) for n in one["state"]]
+    assert sum(apart) / len(apart) < 1e-4, "two steps of 1e-3 each"
+    assert_close(two["continued"], two["third"], 0.0)
+
+
+def test_adapters_in_bfloat16(results):
+    load, _ = results
+    two = load("bfloat16 adapters", 2)
+    assert two["metrics"][0]["objective/kl_avg"] == 0.0 < two["metrics"][1]["objective/kl_avg"]
     assert_close(two["continued"], two["third"], 0.0)
