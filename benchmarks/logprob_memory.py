@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 #: Qwen3's published shapes, and one for two cores: nearly all of its work and memory is the output head's.
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 2},
     "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "1.7b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
@@ -114,17 +114,17 @@ def make_learner(args: argparse.Namespace, folder: Path, *, on_cpu: bool) -> Any
     from open_instruct.learner import PolicyTrainerRayProcess
 
     shape = SHAPES[args.shape]
-    config = Qwen3Config(
+    model_config = Qwen3Config(
         vocab_size=args.vocabulary, num_key_value_heads=shape["num_attention_heads"] // 2,
         head_dim=128 if shape["hidden_size"] > 64 else 32, tie_word_embeddings=False,
         max_position_embeddings=args.tokens, **shape,
     )  # fmt: skip
 
     class RandomWeights(PolicyTrainerRayProcess):
-        def _load(self, dtype: str) -> Any:
+        def _load(self, dtype: str, config: dict[str, Any]) -> Any:
             with torch.device(self.device):
                 return AutoModelForCausalLM.from_config(
-                    config, dtype=getattr(torch, dtype), attn_implementation=args.attn_implementation or "sdpa"
+                    model_config, dtype=getattr(torch, dtype), attn_implementation=args.attn_implementation or "sdpa"
                 )
 
     flags = Args(
@@ -215,12 +215,11 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for r in results:
         if "failed" in r:
-            lines.append(f"| {r['mode']} | failed ({r['failed']}) | | | | |")
+            lines.append(f"| {r['mode']} | failed ({r['failed']}) | | | | | |")
         else:
             lines.append(
-                f"| {r['mode']} | {r['step_peak_gb']:.2f} | {r['held_gb']:.2f} "
-                f"| {r['seconds']:.2f} | {r['cpu_seconds']:.2f} "
-                f"| {r['tokens_per_second']:.0f} | {r['matmul_share']:.2f} |"
+                f"| {r['mode']} | {r['step_peak_gb']:.2f} | {r['held_gb']:.2f} | {r['seconds']:.2f} "
+                f"| {r['cpu_seconds']:.2f} | {r['tokens_per_second']:.0f} | {r['matmul_share']:.2f} |"
             )
     return "\n".join(lines)
 

@@ -3,8 +3,9 @@
     with SimulatedCluster([3, 2, 2]) as cluster:
         subprocess.run([sys.executable, "-m", "open_instruct.grpo_fast", ...], env=os.environ | cluster.environment)
 
-Each node is a raylet of its own with so many CPU slots (not cores) and a loopback address of its own (127.0.0.1,
-127.0.0.2, ...), so that servers and rendezvous that name a wrong node's address fail here as on a real cluster.
+Each node is a raylet of its own with so many CPU slots (not cores) and a loopback address of its own (127.0.0.2,
+127.0.0.3, ...; Ray takes 127.0.0.1 for the machine's outer address), so that servers and rendezvous that name a
+wrong node's address fail here as on a real cluster.
 What it cannot show: a network's speed, or files that only one machine has.
 """
 
@@ -54,7 +55,7 @@ class SimulatedCluster:
                 options: dict[str, Any] = {"num_cpus": slots, "object_store_memory": self.object_store_bytes}
                 if number == 1:
                     options["include_dashboard"] = False
-                self._nodes.append(self._cluster.add_node(node_ip_address=f"127.0.0.{number}", **options))
+                self._nodes.append(self._cluster.add_node(node_ip_address=f"127.0.0.{number + 1}", **options))
         return self
 
     def __exit__(

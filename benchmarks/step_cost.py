@@ -13,12 +13,13 @@ Prints a Markdown table. CPU seconds are little disturbed by what else the machi
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import ROOT, TAIL, Results, flags, judge_server, make_policy, make_rows, mean, stages
+from tiny_runs import ROOT, TAIL, Results, disturbance, flags, judge_server, make_policy, make_rows, mean, stages
 from watched_run import RunFailed, watch
 
 GROUPS, LENGTHS, SCALES = (4, 8, 16), (32, 64, 128), (1, 4)
@@ -65,6 +66,7 @@ def measure(args: argparse.Namespace, cell: Cell, folder: Path, rows: Path, serv
         "seconds": watched.seconds,
         "cpu_seconds": cpu,
         "cpu_by_role": {**watched.cpu_by_role, "judge": watched.judge_cpu},
+        "foreign_cpu": watched.foreign_cpu,
         "samples": PROMPTS * group,
         "tokens": logged["val/num_step_tokens_trained"],
         "stages": logged,
@@ -138,9 +140,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.only:
         group, length, scale = map(int, args.only.split(","))
         wanted = [(group, length, scale)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     results = Results(args.output / "results.json", {"steps": args.steps, "prompts": PROMPTS}, fresh=args.fresh)
     run_all(args, results, wanted)
-    print(table(results, wanted))
+    print(f"{table(results, wanted)}\n\n{disturbance(results.runs)}")
 
 
 if __name__ == "__main__":

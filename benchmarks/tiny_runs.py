@@ -134,9 +134,14 @@ class Results:
                 sys.exit(f"{path} holds runs with other settings: give another --output, or --fresh")
             self.data = earlier
 
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """All finished runs."""
+        return self.data["runs"]
+
     def find(self, **cell: Any) -> list[dict[str, Any]]:
         """The finished runs with these values."""
-        return [run for run in self.data["runs"] if all(run.get(name) == value for name, value in cell.items())]
+        return [run for run in self.runs if all(run.get(name) == value for name, value in cell.items())]
 
     def add(self, run: dict[str, Any]) -> None:
         """Keep a run; the file is replaced as a whole."""
@@ -151,3 +156,14 @@ class Results:
 def mean(values: list[float]) -> float:
     """The arithmetic mean; the runs of a cell are few."""
     return sum(values) / len(values)
+
+
+def disturbance(runs: list[dict[str, Any]]) -> str:
+    """What else the machine did meanwhile, as a sentence under a table."""
+    if not runs:
+        return "No run has finished."
+    cores = sorted(run["foreign_cpu"] / run["seconds"] for run in runs)
+    return (
+        f"{len(runs)} runs on {os.cpu_count()} cores; other work on the machine took {cores[0]:.2f} to {cores[-1]:.2f} "
+        "cores meanwhile, which seconds and rates suffer from, and CPU seconds little."
+    )

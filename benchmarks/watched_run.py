@@ -82,6 +82,7 @@ def watch(
     last: int,
     judge_pid: int | None,
     at_first: Callable[[Processes], None] | None = None,
+    silence: float = LONGEST_SILENCE,
 ) -> Watched:
     """Run `command` to its end and return what was read between its steps `first` and `last`.
 
@@ -96,7 +97,7 @@ def watch(
             list(command), stdout=subprocess.PIPE, stderr=errors, text=True,
             env={**os.environ, **env, TAG: tag}, start_new_session=True,
         )  # fmt: skip
-        guard = _Guard(child)
+        guard = _Guard(child, silence)
         assert child.stdout
         try:
             for line in child.stdout:
@@ -136,7 +137,8 @@ def _between(first: int, last: int, times: dict[int, float], marks: dict[int, Ma
 class _Guard:
     """Ends a child that says nothing for too long, so that a hung run cannot hold up the benchmark."""
 
-    def __init__(self, child: subprocess.Popen[str]) -> None:
+    def __init__(self, child: subprocess.Popen[str], silence: float) -> None:
+        self._silence = silence
         self._child, self._last, self._over = child, time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -151,8 +153,8 @@ class _Guard:
 
     def _watch(self) -> None:
         while not self._over.wait(5.0):
-            if time.monotonic() - self._last > LONGEST_SILENCE:
-                print(f"no step for {LONGEST_SILENCE:.0f} s: the run is ended", file=sys.stderr)
+            if time.monotonic() - self._last > self._silence:
+                print(f"no step for {self._silence:.0f} s: the run is ended", file=sys.stderr)
                 self._child.terminate()
                 if not self._over.wait(20.0):
                     self._child.kill()

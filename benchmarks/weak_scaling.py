@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import ROOT, TAIL, Results, flags, judge_server, make_policy, make_rows, mean, stages
+from tiny_runs import ROOT, TAIL, Results, disturbance, flags, judge_server, make_policy, make_rows, mean, stages
 from watched_run import RunFailed, watch
 
 PROMPTS, GROUP, LENGTH = 8, 8, 64  # of each node
@@ -58,12 +59,14 @@ def measure(args: argparse.Namespace, nodes: int, folder: Path, rows: Path, serv
     command = [sys.executable, str(Path(__file__)), "--nodes_of_this_run", str(nodes), "--", *words]
     environment = {"HOSTED_VLLM_API_BASE": server.url()}
     log = args.output / "logs" / f"{folder.name}.log"
-    watched = watch(command, env=environment, log=log, first=SKIP, last=last, judge_pid=server.pid())
+    options: dict[str, Any] = {"first": SKIP, "last": last, "judge_pid": server.pid(), "silence": 240.0 * nodes}
+    watched = watch(command, env=environment, log=log, **options)
     logged = stages(folder, SKIP, last)
     return {
         "seconds": watched.seconds,
         "cpu_seconds": sum(watched.cpu_by_role.values()) + watched.judge_cpu,
         "cpu_by_role": {**watched.cpu_by_role, "judge": watched.judge_cpu},
+        "foreign_cpu": watched.foreign_cpu,
         "samples": PROMPTS * nodes * GROUP,
         "tokens": logged["val/num_step_tokens_trained"],
         "stages": logged,
@@ -131,9 +134,10 @@ def main(argv: list[str] | None = None) -> None:
         train_on_nodes(args.nodes_of_this_run, args.flags)
         return
     settings = {"steps": args.steps, "prompts": PROMPTS, "group": GROUP, "length": LENGTH}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     results = Results(args.output / "results.json", settings, fresh=args.fresh)
     run_all(args, results)
-    print(table(results, args.nodes))
+    print(f"{table(results, args.nodes)}\n\n{disturbance(results.runs)}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ class PolicyTrainerRayProcess:
         from open_instruct.reference import needs_reference
 
         dtype = resolve_dtype(args.model_dtype, on_cpu=self.on_cpu)
-        model = self._load(dtype)
+        config = deepspeed_config(args, dtype=dtype, on_cpu=self.on_cpu)
+        model = self._load(dtype, config)
         self.wrapped = None
         if args.use_peft:
             from open_instruct.lora import add_adapters
@@ -100,7 +101,7 @@ class PolicyTrainerRayProcess:
             model=self._policy(model, with_entropy=args.record_entropy),
             optimizer=optimizer,
             lr_scheduler=make_scheduler(args, optimizer),
-            config=deepspeed_config(args, dtype=dtype, on_cpu=self.on_cpu),
+            config=config,
         )
         self.reference = self._make_reference(dtype) if needs_reference(args) else None
         trainable = sum(math.prod(full_shape(p)) for p in model.parameters() if p.requires_grad)
@@ -110,19 +111,18 @@ class PolicyTrainerRayProcess:
             "dtype": dtype,
         }
 
-    def _load(self, dtype: str) -> Any:
-        from open_instruct.learner_optim import deepspeed_config
+    def _load(self, dtype: str, config: dict[str, Any]) -> Any:
+        """The initial policy; under ZeRO-3 (of DeepSpeed's `config`), this rank's shard of it."""
         from open_instruct.model_utils import disable_dropout, load_policy
 
         args = self.args
-        sharded = args.deepspeed_stage == 3
         model = load_policy(
             args.model_name_or_path,
             revision=args.model_revision,
             dtype=dtype,
             attn_implementation=args.attn_implementation,
             device=self.device,
-            shard_config=deepspeed_config(args, dtype=dtype, on_cpu=self.on_cpu) if sharded else None,
+            shard_config=config if args.deepspeed_stage == 3 else None,
         )
         disable_dropout(model)
         return model
@@ -133,12 +133,12 @@ class PolicyTrainerRayProcess:
         return Policy(model, self.args.temperature, chunk_size=self.args.logprob_chunk_size, with_entropy=with_entropy)
 
     def _make_reference(self, dtype: str) -> Any:
-        from open_instruct.reference import BaseModelReference, CopiedReference
+        from open_instruct.reference import BaseModelReference, CopiedReference, reference_config
 
         if self.wrapped is not None:
             return BaseModelReference(self.engine, self.wrapped)
-        copy = self._policy(self._load(dtype))
-        return CopiedReference(self.engine.module, copy, self.args, dtype=dtype, on_cpu=self.on_cpu)
+        config = reference_config(self.args, dtype=dtype, on_cpu=self.on_cpu)
+        return CopiedReference(self.engine.module, self._policy(self._load(dtype, config)), config)
 
     def _init_distributed(self) -> None:
         from datetime import timedelta

@@ -49,16 +49,21 @@ class MicroBatch:
 
 
 def micro_batches(batch: PackedBatch, rows: int, device: str) -> Iterator[MicroBatch]:
-    """Cut a mini-batch into micro-batches of `rows` packed rows (the last may have fewer)."""
+    """Cut a mini-batch into micro-batches of `rows` packed rows (the last may have fewer).
+
+    Each is as wide as its own longest row: packs come longest first, so later ones carry less padding.
+    """
     import torch
 
     from open_instruct.grpo_utils import number_segments
 
     for start in range(0, len(batch.input_ids), rows):
+        used = np.flatnonzero((batch.segment_ids[start : start + rows] > 0).any(axis=0))
+        width = max(int(used[-1]) + 1 if len(used) else 0, 2)  # padding alone keeps a token to predict
 
-        def tensor(name: str, start: int = start) -> torch.Tensor:
+        def tensor(name: str, start: int = start, width: int = width) -> torch.Tensor:
             # Ray's arrays are read-only views of shared memory, which torch would complain about.
-            return torch.from_numpy(np.array(getattr(batch, name)[start : start + rows])).to(device)
+            return torch.from_numpy(np.array(getattr(batch, name)[start : start + rows, :width])).to(device)
 
         inputs = {name: tensor(name) for name in ("input_ids", "position_ids", "response_mask")}
         predicted = inputs["response_mask"][:, 1:] > 0

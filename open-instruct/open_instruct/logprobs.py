@@ -38,8 +38,8 @@ def policy_logprobs(
     """Of a packed batch's N response tokens, row by row: log-probabilities (N,) and entropies (N,) or None, in nats.
 
     `batch` holds `input_ids`, `position_ids` and `response_mask`, each (B, L). Positions start again at 0
-    with each sample, and at each token of padding: transformers reads the packs' borders from that, and
-    builds the mask that the model's layers ask for (sliding windows, flash attention). The output head
+    with each sample: transformers reads the packs' borders from that, and builds the mask that the model's
+    layers ask for (sliding windows, flash attention); where no row holds two samples, it needs none. The output head
     runs on the positions that predict response tokens alone, `chunk_size` at a time (0: all at once).
     Entropies are those of the distribution at `temperature`, and carry no gradient. Models that do something
     to their logits after the head (`linear_head` False) go through their own forward pass, whole.

@@ -27,18 +27,17 @@ class Reference(Protocol):
 class CopiedReference:
     """A second model of the policy's shape. Under ZeRO-3 it is sharded over the learners like the policy."""
 
-    def __init__(self, policy: Any, copy: Any, args: Args, *, dtype: str, on_cpu: bool) -> None:
-        """`policy` and `copy` are modules whose forward takes a micro-batch's inputs; `copy` becomes frozen."""
+    def __init__(self, policy: Any, copy: Any, config: dict[str, Any]) -> None:
+        """`policy` and `copy` are modules whose forward takes a micro-batch's inputs; `copy` becomes frozen.
+
+        `config` is `reference_config`, with which a sharded `copy` has been loaded.
+        """
         self._policy, self._moved = policy, False
         self._copy = copy.eval().requires_grad_(False)
         self._call = self._copy
-        if args.deepspeed_stage == 3:
+        if config["zero_optimization"]["stage"] == 3:
             import deepspeed
 
-            config = deepspeed_config(args, dtype=dtype, on_cpu=on_cpu)
-            # `update` writes to the shards: no parameter may be kept whole besides.
-            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-            config["zero_optimization"].pop("offload_optimizer", None)
             self._call, *_ = deepspeed.initialize(model=self._copy, config=config)
             self._call.eval()
 
@@ -101,6 +100,20 @@ def _forget_second_shard(parameter: Any) -> None:
     """With `--deepspeed_zpg` DeepSpeed gathers from a second shard; it makes that anew from the first."""
     if getattr(parameter, "ds_secondary_tensor", None) is not None:
         parameter.ds_secondary_tensor = None
+
+
+def reference_config(args: Args, *, dtype: str, on_cpu: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration of a reference: the policy's, for a model that is not trained.
+
+    `CopiedReference.update` writes to the shards of ZeRO-3, so no weight may be kept whole besides; and
+    DeepSpeed can make the groups of `--deepspeed_zpg` for one model only.
+    """
+    config = deepspeed_config(args, dtype=dtype, on_cpu=on_cpu)
+    zero = config["zero_optimization"]
+    zero["stage3_param_persistence_threshold"] = 0
+    for name in ("offload_optimizer", "zero_hpz_partition_size"):
+        zero.pop(name, None)
+    return config
 
 
 def needs_reference(args: Args) -> bool:

@@ -102,7 +102,7 @@ def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int) -> P
         sampler_logprobs=np.zeros(shape, dtype=np.float32),
     )
     for row, pack in enumerate(packs):
-        start = 0
+        start = end = 0
         for segment, sample in enumerate(pack, start=1):
             end, response = start + len(sample), start + len(sample.prompt_ids)
             batch.input_ids[row, start:response] = sample.prompt_ids
@@ -113,4 +113,6 @@ def _pack(packs: list[list[TrainingSample]], width: int, pad_token_id: int) -> P
             batch.advantages[row, response:end] = sample.advantage
             batch.sampler_logprobs[row, response:end] = sample.sampler_logprobs
             start = end
+        # Padding goes on counting: a row with a single sample needs no mask then, and runs faster.
+        batch.position_ids[row, end:] = np.arange(width - end) + (len(pack[-1]) if pack else 0)
     return batch

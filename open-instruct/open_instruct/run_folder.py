@@ -178,8 +178,8 @@ def rows_fingerprint(rows: Iterable[dict[str, Any]]) -> str:
 def cut_records(args: Args, state: State) -> None:
     """Drop rollouts, judge calls and checkpoints of what comes after `state` and will happen again.
 
-    A later checkpoint that stayed would count as newer than those that are to come. Judge calls of prompts that
-    were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut by `MetricsLogger`.
+    A later checkpoint that stayed would count as newer than those that this run is to write. Judge calls of
+    prompts that were in flight go, too: those prompts are drawn anew. `metrics.jsonl` is cut by `MetricsLogger`.
     """
     drawn = ((state.manifest.get("data") or {}).get("prompts") or {}).get("drawn")
 
@@ -204,8 +204,7 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     """
     output, states, rollouts = Path(args.output_dir).absolute(), states_folder(args), rollouts_folder(args)
     moved = []
-    # Verifiers that record their calls have made an empty folder by now.
-    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_anything(output / name)]}
+    left: dict[Path, list[Path]] = {output: [output / name for name in RUN_FILES if _holds_something(output / name)]}
     if states != output / "state":
         left.setdefault(states, []).extend(path for pattern in STATE_FILES for path in states.glob(pattern))
     if rollouts != output / "rollouts":
@@ -217,7 +216,8 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     return moved
 
 
-def _holds_anything(path: Path) -> bool:
+def _holds_something(path: Path) -> bool:
+    """False for a folder without anything in it, such as that which a judge's recorder has just made."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 

@@ -162,6 +162,7 @@ def test_kill_9_at_any_point(tmp_path, launch):
         "keep_last_n_checkpoints": 2,
         "eval_temperature": 0.0,
         "local_eval_every": 6,
+        "learning_rate": 1e-4,  # six steps at more would move the evaluation by more than a kill could
     }
     unbroken = launch(tiny_flags(tmp_path, output_dir=tmp_path / "unbroken", **common))
     assert unbroken.process.wait(500) == 0, unbroken.output()

@@ -56,7 +56,7 @@ def test_a_run_over_three_nodes(cluster, tmp_path, launch):
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["training_step"] for line in lines] == [1, 2, 3]
     assert all(line["optim/grad_norm"] > 0 for line in lines)
-    assert lines[0]["val/sampler_logprob_gap"] < 0.001
+    assert lines[0]["debug/vllm_vs_local_logprob_diff_mean"] < 0.001
     assert lines[-1]["eval/general-flip_reward"] > 0
     assert lines[-1]["engine/up"] == lines[-1]["judge/replicas_up"] == 2
 

@@ -71,7 +71,7 @@ def test_a_run_outlives_a_killed(victim, metric, tmp_path, launch):
     rollouts = [json.loads(line) for line in (tmp_path / "out" / "rollouts" / "train.jsonl").read_text().splitlines()]
     assert len(rollouts) == 16 * STEPS
     assert all(r["weights_version"] >= r["training_step"] - 2 for r in rollouts)
-    assert lines[-1]["val/sampler_logprob_gap"] < 0.2
+    assert lines[-1]["debug/vllm_vs_local_logprob_diff_mean"] < 0.2
 
 
 def test_no_restart_left_ends_the_run_with_a_sentence(tmp_path, launch):

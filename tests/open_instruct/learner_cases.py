@@ -75,8 +75,13 @@ def process_left_as_it_was():
 
 def make_learner(args: Args, rank: int = 0, port: int | None = None):
     """A learner, set up; torch's process group is made by the first one of a process."""
+    from deepspeed.utils import groups
+
     from flip_plugin.processes import free_port
     from open_instruct.learner import PolicyTrainerRayProcess
+
+    # DeepSpeed makes the groups of --deepspeed_zpg once for a process, and a run has one policy in each.
+    groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
     learner = PolicyTrainerRayProcess(rank, args.world_size, on_cpu=True)
     learner.facts = learner.setup(args, ("127.0.0.1", port or free_port("127.0.0.1")), 0)

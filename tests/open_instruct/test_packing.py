@@ -144,3 +144,19 @@ def test_packed_logprobs_are_those_of_each_sample_alone(family, attention):
             ids = batch.input_ids[row][batch.segment_ids[row] == segment]
             expected.append(alone[int(ids[0]), int(ids[1])])
     torch.testing.assert_close(packed, torch.cat(expected), atol=1e-5, rtol=0)
+
+
+def test_micro_batches_are_as_wide_as_their_longest_row():
+    from open_instruct.learner_loss import micro_batches
+
+    samples = [sample(100 * (i + 1), 2, length) for i, length in enumerate((9, 3, 8, 2))]
+    [batch] = pack_samples(samples, pack_length=12, num_learners=1, pad_token_id=0)
+    micros = list(micro_batches(batch, 2, "cpu"))
+    assert [micro.inputs["input_ids"].shape for micro in micros] == [(2, 11), (1, 9)]
+    assert sum(micro.num_tokens for micro in micros) == 9 + 3 + 8 + 2
+    assert [micro.num_responses for micro in micros] == [2, 2]
+    # Rows with a single sample count on through their padding, so that no mask is made for them.
+    for row in micros[0].inputs["position_ids"]:
+        assert row.tolist() == list(range(11))
+    [empty] = micro_batches(pack_samples([], pack_length=12, num_learners=1, pad_token_id=0)[0], 4, "cpu")
+    assert (empty.num_tokens, empty.num_responses, empty.inputs["input_ids"].shape) == (0, 0, (1, 1))

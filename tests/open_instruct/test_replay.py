@@ -9,6 +9,7 @@ import pytest
 from open_instruct.config import Args, FlagError
 from open_instruct.data_loader import DataPreparationActor, training_samples
 from open_instruct.data_types import Group, Sample, ScoredSample
+from open_instruct.engine_pool import EngineSet
 from open_instruct.ground_truth_utils import VerificationResult
 from open_instruct.replay import ReplayError, RolloutReplay
 from open_instruct.rollouts import RolloutWriter
@@ -86,7 +87,7 @@ def test_groups_come_back_exactly(recorded, step):
 
 async def test_the_data_side_hands_out_the_same_batches_as_in_the_recorded_run(recorded):
     """What the learners get is made of the recorded samples, bit for bit, without an engine or a judge."""
-    engines = SimpleNamespace(actors=[], maker=None, max_restarts=0, no_restart=None)
+    engines = EngineSet(actors=[], maker=None)
     data_side = DataPreparationActor(recorded, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)
     for version in range(3):
         await data_side.weights_synced(version)
@@ -102,7 +103,7 @@ async def test_the_data_side_hands_out_the_same_batches_as_in_the_recorded_run(r
 
 async def test_what_is_replayed_can_be_recorded_again(recorded):
     again = replace(recorded, output_dir=str(recorded.output_dir))
-    engines = SimpleNamespace(actors=[], maker=None, max_restarts=0, no_restart=None)
+    engines = EngineSet(actors=[], maker=None)
     data_side = DataPreparationActor(again, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)
     await data_side.weights_synced(0)
     await data_side.get_step(0)

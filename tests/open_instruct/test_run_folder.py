@@ -158,10 +158,12 @@ def test_an_earlier_run_is_moved_whole(unfinished):
     folder = Path(unfinished.output_dir)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "data").mkdir()  # not a run's own
+    (folder / "judge_calls").mkdir()  # empty: of the run that is about to begin
     assert set_aside_earlier_run(unfinished) == [folder / "previous" / "1"]
     assert (folder / "previous" / "1" / "metrics.jsonl").exists()
     assert (folder / "previous" / "1" / "state" / "step_4").is_dir()
     assert (folder / "data").exists() and not (folder / "state").exists()
+    assert (folder / "judge_calls").exists()
     assert set_aside_earlier_run(unfinished) == []
     (folder / "judge_calls").mkdir(exist_ok=True)  # what a verifier makes before the run has begun
     assert set_aside_earlier_run(unfinished) == []

@@ -26,8 +26,8 @@ FLAGS=(
     --async_steps 1
     --max_prompt_token_length 64
     --response_length 64
-    --pack_length 224  # three samples: attention costs the square of it
-    --per_device_train_batch_size 64
+    --pack_length 128  # one sample a row, mostly: attention costs the square of it, and needs no mask then
+    --per_device_train_batch_size 16  # rows of like length, and what they need fits the cache
     --learner_threads 1  # the engines need the other core
     --learning_rate 5e-4
     --lr_scheduler_type constant
