@@ -215,14 +215,9 @@ def start_all(
                 args, on_cpu=on_cpu, gpus_per_replica=shares.judge, strategies=places.judge, key=key
             )
         maker = engine_maker(
-            args,
-            places,
-            on_cpu=on_cpu,
-            gpus_per_engine=shares.engine,
-            tokenizer=tokenizer,
-            eos_token_id=eos_token_id,
-            first_step=first_step,
-        )
+            args, places, on_cpu=on_cpu, gpus_per_engine=shares.engine,
+            tokenizer=tokenizer, eos_token_id=eos_token_id, first_step=first_step,
+        )  # fmt: skip
         cluster.engines = [maker.make(i) for i in range(args.vllm_num_engines if args.generates else 0)]
         if args.single_gpu_mode and not on_cpu and cluster.judge is not None:
             # One after the other: vLLM takes what others allocate while it measures for its own.
@@ -242,11 +237,7 @@ def start_all(
         _name_judge(cluster, ray.get(judging), key)
         facts = ray.get(setups)[0]
         logger.info("policy of %.1fM parameters, learner in %s", facts["parameters"] / 1e6, facts["dtype"])
-        cluster.engine_lost = cluster.prep.engine_lost.remote()
-        address = ray.get(cluster.learners[0].address.remote())
-        dtype = resolve_dtype(args.model_dtype, on_cpu=on_cpu)
-        engines = PooledEngines(cluster.prep, len(cluster.engines))
-        cluster.get([learner.connect.remote(engines, address, dtype) for learner in cluster.learners])
+        _connect(cluster, resolve_dtype(args.model_dtype, on_cpu=on_cpu))
     except BaseException:
         cluster.stop(graceful=False)
         raise
@@ -265,6 +256,16 @@ def live_nodes() -> list[dict[str, Any]]:
 
     here = ray.get_runtime_context().get_node_id()
     return sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here)
+
+
+def _connect(cluster: Cluster, dtype: str) -> None:
+    """The learners' way to the engines, which hold weights in `dtype`. Raises `EngineLost` as soon as one is."""
+    import ray
+
+    cluster.engine_lost = cluster.prep.engine_lost.remote()
+    address = ray.get(cluster.learners[0].address.remote())
+    engines = PooledEngines(cluster.prep, len(cluster.engines))
+    cluster.get([learner.connect.remote(engines, address, dtype) for learner in cluster.learners])
 
 
 def _name_judge(cluster: Cluster, urls: list[str], key: str | None) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from open_instruct.config import Args, FlagError, parse_args
 from open_instruct.dry_run import print_dry_run
@@ -22,6 +22,10 @@ from open_instruct.logger_utils import MetricsLogger, setup_logging
 from open_instruct.run_folder import RunFolder, open_run_folder
 from open_instruct.trackers import check_trackers
 from open_instruct.training_loop import TrainingLoop
+
+if TYPE_CHECKING:
+    from open_instruct.actors import Cluster
+    from open_instruct.resource_plan import ResourcePlan
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +126,9 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, live_nodes, prep_starter, start_all, start_ray
+    from open_instruct.actors import Cluster, start_ray
     from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
     from open_instruct.memory_plan import one_gpu_report
-    from open_instruct.rewards import RowScorer
 
     started = time.perf_counter()
     make_paths_absolute(args)
@@ -145,36 +148,16 @@ def run(args: Args) -> None:
     logger.info("plan:\n%s", plan.describe())
     if plan.single_gpu_mode:
         logger.info(one_gpu_report(args, own_judge=own_judge, gpu_bytes=gpu_bytes(), download=True))
-    metrics_logger = MetricsLogger.for_run(
-        args, folder.resume_step
-    )  # an account may be missing: better now than after loading
-
+    # Before anything is loaded: an account may be missing.
+    metrics_logger = MetricsLogger.for_run(args, folder.resume_step)
     start_ray(args, logical_cpus=plan.ray_cpus)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # Ray has put its own in its place
     cluster = Cluster()
     try:
-        nodes = [node["Resources"] for node in live_nodes()]
-        missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
-        if missing:
-            raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
-        scorer = make_scorer(args, prepared, RowScorer)
-        data_state = folder.state.manifest.get("data") if folder.state else None
-        cluster = start_all(
-            args,
-            plan,
-            on_cpu=on_cpu,
-            own_judge=own_judge,
-            tokenizer=prepared.tokenizer_name,
-            pad_token_id=prepared.pad_token_id,
-            eos_token_id=prepared.eos_token_id,
-            start_prep=prep_starter(
-                args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, folder.resume_step, data_state
-            ),
-            first_step=folder.resume_step or 0,
-        )
-        logger.info("ready after %.0f s", time.perf_counter() - started)
         with metrics_logger:
+            cluster = start_cluster(args, plan, prepared, folder, on_cpu=on_cpu, own_judge=own_judge)
+            logger.info("ready after %.0f s", time.perf_counter() - started)
             TrainingLoop(args, cluster, metrics_logger, folder.facts).run(folder.state)
     finally:
         with shielded_from_signals():
@@ -183,6 +166,36 @@ def run(args: Args) -> None:
                 ray.shutdown()
             finish_report(args)
             folder.lock.release()
+
+
+def start_cluster(
+    args: Args, plan: ResourcePlan, prepared: Prepared, folder: RunFolder, *, on_cpu: bool, own_judge: bool
+) -> Cluster:
+    """All actors of the run, ready. Raises `FlagError` where the cluster lacks what `plan` needs."""
+    import ray
+
+    from open_instruct.actors import live_nodes, prep_starter, start_all
+    from open_instruct.rewards import RowScorer
+
+    nodes = [node["Resources"] for node in live_nodes()]
+    missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
+    if missing:
+        raise FlagError("The cluster lacks what the run needs:\n" + "\n".join(missing))
+    scorer = make_scorer(args, prepared, RowScorer)
+    data_state = folder.state.manifest.get("data") if folder.state else None
+    return start_all(
+        args,
+        plan,
+        on_cpu=on_cpu,
+        own_judge=own_judge,
+        tokenizer=prepared.tokenizer_name,
+        pad_token_id=prepared.pad_token_id,
+        eos_token_id=prepared.eos_token_id,
+        start_prep=prep_starter(
+            args, prepared.rows, prepared.eval_rows, scorer, prepared.pad_token_id, folder.resume_step, data_state
+        ),
+        first_step=folder.resume_step or 0,
+    )
 
 
 def make_paths_absolute(args: Args) -> None:

@@ -285,6 +285,8 @@ def make_plan(
     shared = single_gpu_mode and use_gpu
     judge_share = judge_engines * judge_gpu_memory_utilization
     learner_share = round(1.0 - vllm_num_engines * vllm_gpu_memory_utilization - judge_share, 4)
+    parallel = {"--vllm_tensor_parallel_size": vllm_tensor_parallel_size}
+    parallel |= {"--llm_judge_tensor_parallel_size": judge_tensor_parallel_size} if judge_engines else {}
 
     def gpus(whole: int, share: float) -> float:
         return 0 if not use_gpu else share if shared else whole
@@ -301,34 +303,22 @@ def make_plan(
         "the one GPU" if shared else ", ".join(nodes) if learners > 1 else "node 1",
     )
     engine = Part(
-        ENGINE,
-        vllm_num_engines,
-        gpus(vllm_tensor_parallel_size, vllm_gpu_memory_utilization),
-        cpus_per_engine,
-        "--vllm_num_engines",
-        anywhere,
-    )
+        ENGINE, vllm_num_engines, gpus(vllm_tensor_parallel_size, vllm_gpu_memory_utilization),
+        cpus_per_engine, "--vllm_num_engines", anywhere,
+    )  # fmt: skip
     judge = Part(
-        JUDGE,
-        judge_engines,
-        gpus(judge_tensor_parallel_size, judge_gpu_memory_utilization),
-        cpus_per_engine,
-        "--llm_judge_num_engines",
-        anywhere,
-    )
+        JUDGE, judge_engines, gpus(judge_tensor_parallel_size, judge_gpu_memory_utilization),
+        cpus_per_engine, "--llm_judge_num_engines", anywhere,
+    )  # fmt: skip
     preparation = Part("data preparation", 1, 0, 1, "", "the driver's node")
     bundles = () if shared else _bundles(num_learners_per_node, [learner, engine, judge], use_gpu)
-    tensor_parallel = {
-        "--vllm_tensor_parallel_size": vllm_tensor_parallel_size,
-        "--llm_judge_tensor_parallel_size": judge_tensor_parallel_size if judge_engines else 1,
-    }
     return ResourcePlan(
         parts=(learner, engine, *([judge] if judge_engines else []), preparation),
         use_gpu=use_gpu,
         single_gpu_mode=shared,
         hosts_judge=judge_engines > 0,
         bundles=bundles,
-        conflicts=tuple(_conflicts(learners, vllm_num_engines, tensor_parallel, use_gpu, shared, learner_share)),
+        conflicts=tuple(_conflicts(learners, vllm_num_engines, parallel, use_gpu, shared, learner_share)),
     )
 
 
