@@ -77,7 +77,7 @@ def test_a_longer_run_continues_and_its_checkpoint_serves(tmp_path, launch):
     rollouts = read(out / "rollouts" / "train.jsonl")
     assert [r["training_step"] for r in rollouts] == [step for step in (1, 2, 3, 4) for _ in range(16)]
     # The engines must have had the continued weights from the start, not those of the initial policy.
-    assert lines[3]["val/sampler_logprob_gap"] < 0.001
+    assert lines[3]["debug/vllm_vs_local_logprob_diff_mean"] < 0.001
     config = json.loads((out / "config.json").read_text())
     assert [entry["after_step"] for entry in config["resumed"]] == [2]
     assert config["resumed"][0]["changed_flags"] == {"total_episodes": [32, 64]}
