@@ -283,6 +283,8 @@ def main() -> None:
     """Entry point: errors that a user can mend end with a sentence, not with a traceback."""
     args = parse_args()
     setup_logging()
+    from ray.exceptions import RayActorError
+
     from flip_plugin.serving import JudgeServerError
     from open_instruct.checkpoints import StateError
     from open_instruct.dataset_transformation import DatasetError
@@ -301,6 +303,11 @@ def main() -> None:
         EngineLost, LearnerFailure, ReplayError, StateError,
     ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    except RayActorError as error:  # one that nothing can replace, such as the data preparation
+        print(f"error: a process of the run is gone: {error}", file=sys.stderr)
+        print("Ray's logs say more (/tmp/ray/session_latest/logs); the same command continues from the last state.",
+              file=sys.stderr, flush=True)  # fmt: skip
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)
