@@ -2,7 +2,7 @@
 #   policy engine  24 GB (0.3)   1.7B weights 3.4, the rest KV cache for 128 samples
 #   judge          16 GB (0.2)   4B weights 8, KV cache 5 (34,000 tokens)
 #   learner        40 GB         fp32 master weights and Adam 21, bf16 weights and gradients 7,
-#                                logits of a 3072-token pack 6 (151,936 entries), activations
+#                                logits of 1024 positions below 2 (--logprob_chunk_size), activations
 # On 40 GB or 48 GB: JUDGE_MODEL=hosted_vllm/Qwen/Qwen3-1.7B, MODEL_NAME_OR_PATH=Qwen/Qwen3-0.6B.
 MODEL_NAME_OR_PATH="${MODEL_NAME_OR_PATH:-Qwen/Qwen3-1.7B}"
 JUDGE_MODEL="${JUDGE_MODEL:-hosted_vllm/Qwen/Qwen3-4B}"
