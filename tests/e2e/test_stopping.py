@@ -19,6 +19,7 @@ def stop_after_first_step(tmp_path, launch, how) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(360)
+@pytest.mark.slow
 def test_kill_of_the_driver(tmp_path, launch):
     code, output = stop_after_first_step(tmp_path, launch, lambda pid: os.kill(pid, signal.SIGTERM))
     assert code == 143, output

@@ -61,7 +61,7 @@ def test_engine_agrees_with_the_learner_after_a_step(actors):
     samples = [TrainingSample(i[:10], i[10:], [-5.0] * 20, a) for i, a in zip(ids, (1, -1, 1, -1), strict=True)]
     [batch] = pack_samples(samples, pack_length=128, num_learners=1, pad_token_id=0)
     for version in (1, 2):
-        metrics = ray.get(learner.step.remote(batch))
+        metrics = ray.get(learner.step.remote([batch]))
         assert metrics["optim/grad_norm"] > 0
         # Guards the test itself: without a sync the two must be far apart.
         assert gap(ray, engine, learner, tokens) > 0.05

@@ -1,5 +1,6 @@
 """A judge that misbehaves, seen from the reward: every row comes out once, in order, and no failure is a 0."""
 
+import gc
 import json
 import re
 import socket
@@ -167,6 +168,7 @@ def test_memory_is_flat_over_many_calls(judge):
             reward.score_batch(["Tell a joke"] * 100, [response] * 100)
             judge.requests.clear()
             judge.headers.clear()
+        gc.collect()  # what waits in cycles is not kept
         return tracemalloc.get_traced_memory()[0]
 
     score(1)

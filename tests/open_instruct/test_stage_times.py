@@ -151,7 +151,9 @@ async def test_judging_is_hidden_when_the_learner_works_meanwhile(async_steps, l
         save_traces=False,
     )
     rows = [{"index": i, "input_ids_prompt": [1], "dataset": ["general-flip"]} for i in range(4)]
-    actor = DataPreparationActor(args, SimpleNamespace(actors=[]), rows, [], SlowJudge(0.1), pad_token_id=0)  # ty: ignore
+    actor = DataPreparationActor(
+        args, SimpleNamespace(actors=[], sleep_mode=False), rows, [], SlowJudge(0.1), pad_token_id=0
+    )  # ty: ignore
     actor._generate = generate
     await actor.weights_synced(0)
     metrics = {}
