@@ -20,12 +20,12 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Generator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tiny_runs import judge_server
 from trl_run import GENERATIONS, Settings
 from watched_run import RunFailed, Watched, profile, watch
 
@@ -103,23 +103,6 @@ def write_rows(folder: Path, reward: str) -> Path:
     path = folder / f"{reward}_rows.jsonl"
     write_jsonl(rows, path)
     return path
-
-
-@contextlib.contextmanager
-def judge_server(folder: Path) -> Generator[Any]:
-    """The judge that both systems ask: vLLM's OpenAI server, told what our trainer tells its own."""
-    from flip_plugin.serving import JudgeServer, ServerOptions
-
-    options = ServerOptions(
-        str(WORLD / "judge"), max_model_len=1024, kv_cache_memory_bytes=2**28, on_cpu=True, omp_threads=1
-    )
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    server = JudgeServer(options, folder / "logs" / "judge.log")
-    try:
-        server.wait_ready(300)
-        yield server
-    finally:
-        server.stop()
 
 
 def measure(

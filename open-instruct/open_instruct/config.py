@@ -24,6 +24,7 @@ from open_instruct.flags import (
     RolloutConfig,
     RunConfig,
 )
+from open_instruct.grpo_utils import parse_denominator
 from open_instruct.refused_flags import split_refused
 
 
@@ -264,12 +265,11 @@ class Args(RunConfig, ClusterConfig, OptimConfig, RewardConfigFlags, RolloutConf
 
 
 def _is_denominator(text: str) -> bool:
-    if text in ("token", "sequence"):
-        return True
     try:
-        return 0.0 < float(text) < math.inf
+        parse_denominator(text)
     except ValueError:
         return False
+    return True
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -53,15 +53,18 @@ class RowScorer:
         """All samples of one row at once, in their order; `max_tokens` is the longest that they could be."""
         self.warm_up()
         texts = self._tokenizer.batch_decode([s.token_ids for s in samples], skip_special_tokens=True)
-        scores = (self._score(row, s, text, max_tokens) for s, text in zip(samples, texts, strict=True))
+        opens_think = self._opens_think(row)  # of the prompt, so once for all its samples
+        scores = (self._score(row, s, text, max_tokens, opens_think) for s, text in zip(samples, texts, strict=True))
         return list(await asyncio.gather(*scores))
 
-    async def _score(self, row: dict[str, Any], sample: Sample, response: str, max_tokens: int) -> ScoredSample:
+    async def _score(
+        self, row: dict[str, Any], sample: Sample, response: str, max_tokens: int, opens_think: bool
+    ) -> ScoredSample:
         start = time.perf_counter()
         state = {
             "messages": row["messages"],
             "finish_reason": sample.finish_reason,
-            "prompt_opens_think": self._opens_think(row),
+            "prompt_opens_think": opens_think,
         }
         result = await self._verify(row, sample, response, state)
         judged = time.perf_counter() - start
