@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from datasets_prep.tiny_world.language import (
+    Attributes,
     constraints_satisfied,
     corrupt,
     draw_attributes,
@@ -33,6 +34,16 @@ class Example:
     messages: Messages
     reply: str
 
+    def conversation(self) -> Messages:
+        """The messages with the reply as the assistant's turn."""
+        return [*self.messages, {"role": "assistant", "content": self.reply}]
+
+
+def draw_question(rng: random.Random) -> tuple[str, Attributes]:
+    """An instruction of the pretraining split, and the attributes that it asks for."""
+    attributes = draw_from_split("pretraining", rng)
+    return render_instruction(attributes, rng), attributes
+
 
 def policy_examples(seed: int, keep: float, num_faithful: int = 0) -> Iterator[Example]:
     """Instruction -> response, each attribute right with probability `keep` and another value otherwise.
@@ -42,8 +53,7 @@ def policy_examples(seed: int, keep: float, num_faithful: int = 0) -> Iterator[E
     """
     rng = random.Random(f"policy-{seed}")
     for number in count():
-        attributes = draw_from_split("pretraining", rng)
-        instruction = render_instruction(attributes, rng)
+        instruction, attributes = draw_question(rng)
         response = write_response(corrupt(attributes, 1.0 if number < num_faithful else keep, rng), rng)
         yield Example([{"role": "user", "content": instruction}], response)
 
@@ -79,26 +89,39 @@ def pointwise_score(share: float) -> int:
     return min(10, max(1, round(10 * share)))
 
 
+def asked(instruction: str) -> Attributes:
+    """The attributes that an instruction asks for. Raises ValueError for text that is no instruction of this world."""
+    attributes = parse_instruction(instruction)
+    if attributes is None:
+        raise ValueError(f"not an instruction of this world: {instruction!r}")
+    return attributes
+
+
 def pointwise_reply(instruction: str, response: str) -> str:
     """The reply to the pointwise prompt: a verdict on each thing asked for, and the score that follows.
 
     It is about as long as the reply to the FLIP prompt. A judge of this size learns to compare from a verdict
     beside each value; from the score alone, or from names of attributes, it learnt nothing in the same time.
     """
-    attributes = parse_instruction(instruction)
-    if attributes is None:
-        raise ValueError(f"not an instruction of this world: {instruction!r}")
     right = satisfied(instruction, response)
-    verdicts = [f"{value} {'yes' if right[name] else 'no'}" for name, value in attributes.items()]
+    verdicts = [f"{value} {'yes' if right[name] else 'no'}" for name, value in asked(instruction).items()]
     score = pointwise_score(constraints_satisfied(instruction, response))
     return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "SCORE": score})
 
 
-def flip_examples(seed: int, prompts: PromptSet) -> Iterator[Example]:
-    """FLIP prompt -> inferred instruction. The response's quality plays no part: no instruction is shown."""
-    rng = random.Random(f"flip-{seed}")
+def flip_examples(
+    seed: int,
+    prompts: PromptSet,
+    write: Callable[[Attributes, random.Random], str] = write_response,
+    name: str = "flip",
+) -> Iterator[Example]:
+    """FLIP prompt -> inferred instruction. The response's quality plays no part: no instruction is shown.
+
+    `write` makes a response that shows these attributes; streams of another `name` have other random numbers.
+    """
+    rng = random.Random(f"{name}-{seed}")
     while True:
-        response = maybe_damaged(write_response(draw_from_split("pretraining", rng), rng), rng)
+        response = maybe_damaged(write(draw_from_split("pretraining", rng), rng), rng)
         yield Example(prompts.flip_messages(response), flip_reply(response, rng))
 
 
@@ -106,8 +129,7 @@ def pointwise_examples(seed: int, prompts: PromptSet) -> Iterator[Example]:
     """Pointwise prompt -> score, for responses of every quality from none right to all right."""
     rng = random.Random(f"pointwise-{seed}")
     while True:
-        attributes = draw_from_split("pretraining", rng)
-        instruction = render_instruction(attributes, rng)
+        instruction, attributes = draw_question(rng)
         response = maybe_damaged(write_response(corrupt(attributes, rng.random(), rng), rng), rng)
         yield Example(prompts.pointwise_messages(instruction, response), pointwise_reply(instruction, response))
 
@@ -118,9 +140,9 @@ def corpus(seed: int, num_texts: int, prompts: PromptSet, template: Callable[[Me
     for _ in range(num_texts):
         attributes = draw_attributes(rng)
         instruction, response = render_instruction(attributes, rng), write_response(attributes, rng)
-        yield template([{"role": "user", "content": instruction}, {"role": "assistant", "content": response}])
         for example in (
+            Example([{"role": "user", "content": instruction}], response),
             Example(prompts.flip_messages(response), flip_reply(response, rng)),
             Example(prompts.pointwise_messages(instruction, response), pointwise_reply(instruction, response)),
         ):
-            yield template([*example.messages, {"role": "assistant", "content": example.reply}])
+            yield template(example.conversation())

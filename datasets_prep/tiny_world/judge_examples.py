@@ -15,15 +15,16 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from datasets_prep.tiny_world.examples import Example, Messages, flip_reply, maybe_damaged, pointwise_score
-from datasets_prep.tiny_world.language import (
-    constraints_satisfied,
-    draw_from_split,
-    parse_instruction,
-    render_instruction,
-    satisfied,
-    shown,
+from datasets_prep.tiny_world.examples import (
+    Example,
+    Messages,
+    asked,
+    draw_question,
+    flip_examples,
+    maybe_damaged,
+    pointwise_score,
 )
+from datasets_prep.tiny_world.language import constraints_satisfied, satisfied, shown
 from datasets_prep.tiny_world.variants import draw_candidates, draw_quality, write_varied
 from datasets_prep.tiny_world.vocabulary import VALUES
 from flip_plugin.prompts import PromptSet
@@ -66,19 +67,10 @@ def shown_values(response: str) -> dict[str, str]:
     }
 
 
-def _asked(instruction: str) -> dict[str, str]:
-    attributes = parse_instruction(instruction)
-    if attributes is None:
-        raise ValueError(f"not an instruction of this world: {instruction!r}")
-    return attributes
-
-
 def pointwise_reply(instruction: str, response: str) -> str:
     """For each attribute what was asked, what is shown, and whether they agree; then the score."""
     seen, right = shown_values(response), satisfied(instruction, response)
-    verdicts = [
-        f"{value}: {seen[name]} {'yes' if right[name] else 'no'}" for name, value in _asked(instruction).items()
-    ]
+    verdicts = [f"{value}: {seen[name]} {'yes' if right[name] else 'no'}" for name, value in asked(instruction).items()]
     score = pointwise_score(constraints_satisfied(instruction, response))
     return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "SCORE": score})
 
@@ -88,9 +80,7 @@ def pairwise_reply(instruction: str, first: str, second: str) -> str:
     seen = [shown_values(text) for text in (first, second)]
     right = [satisfied(instruction, text) for text in (first, second)]
     who = {(True, True): "both", (True, False): "A", (False, True): "B", (False, False): "none"}
-    verdicts = [
-        f"{seen[0][name]} {seen[1][name]} {who[right[0][name], right[1][name]]}" for name in _asked(instruction)
-    ]
+    verdicts = [f"{seen[0][name]} {seen[1][name]} {who[right[0][name], right[1][name]]}" for name in asked(instruction)]
     shares = [sum(one.values()) for one in right]
     if shares[0] == shares[1]:
         raise ValueError("neither of the two responses is the better one")
@@ -102,7 +92,7 @@ def listwise_reply(instruction: str, responses: Sequence[str], best: int) -> str
     """For each attribute which responses show it; then the best one, the number named most often."""
     right = [satisfied(instruction, text) for text in responses]
     verdicts = []
-    for name, value in _asked(instruction).items():
+    for name, value in asked(instruction).items():
         who = [str(place) for place, one in enumerate(right) if one[name]]
         verdicts.append(f"{value} {' '.join(who) or 'none'}")
     return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "BEST_RESPONSE_INDEX": best})
@@ -111,24 +101,16 @@ def listwise_reply(instruction: str, responses: Sequence[str], best: int) -> str
 # --- streams ----------------------------------------------------------------------------------------------
 
 
-def _question(rng: random.Random) -> tuple[str, dict[str, str]]:
-    attributes = draw_from_split("pretraining", rng)
-    return render_instruction(attributes, rng), attributes
-
-
 def flip_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
     """FLIP prompt -> inferred instruction."""
-    rng = random.Random(f"judges-flip-{seed}")
-    while True:
-        response = maybe_damaged(write_varied(draw_from_split("pretraining", rng), rng), rng)
-        yield Example(prompts.flip_messages(response), flip_reply(response, rng))
+    return flip_examples(seed, prompts, write_varied, "judges-flip")
 
 
 def pointwise_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
     """Pointwise prompt -> score."""
     rng = random.Random(f"judges-pointwise-{seed}")
     while True:
-        instruction, attributes = _question(rng)
+        instruction, attributes = draw_question(rng)
         response = maybe_damaged(write_varied(draw_quality(attributes, rng), rng), rng)
         yield Example(prompts.pointwise_messages(instruction, response), pointwise_reply(instruction, response))
 
@@ -137,7 +119,7 @@ def pairwise_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
     """Pairwise prompt -> the better one."""
     rng = random.Random(f"judges-pairwise-{seed}")
     while True:
-        instruction, attributes = _question(rng)
+        instruction, attributes = draw_question(rng)
         (first, second), _ = draw_candidates(instruction, attributes, 2, rng)
         yield Example(
             pairwise_messages(prompts, instruction, first, second), pairwise_reply(instruction, first, second)
@@ -153,7 +135,7 @@ def listwise_stream(seed: int, prompts: PromptSet, block: int = 1) -> Iterator[E
     while True:
         count = 4 if rng.random() < 0.5 else rng.randint(2, MOST_RESPONSES)
         for _ in range(block):
-            instruction, attributes = _question(rng)
+            instruction, attributes = draw_question(rng)
             responses, best = draw_candidates(instruction, attributes, count, rng)
             yield Example(
                 listwise_messages(prompts, instruction, responses), listwise_reply(instruction, responses, best)
@@ -165,5 +147,4 @@ def judge_corpus(seed: int, num_texts: int, prompts: PromptSet, template: Callab
     streams = [stream(seed, prompts) for stream in (flip_stream, pointwise_stream, pairwise_stream, listwise_stream)]
     for _ in range(num_texts):
         for stream in streams:
-            example = next(stream)
-            yield template([*example.messages, {"role": "assistant", "content": example.reply}])
+            yield template(next(stream).conversation())

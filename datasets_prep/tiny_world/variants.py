@@ -54,9 +54,9 @@ def write_with(
     return join_clauses([f"{opening} {clauses[0]}", *clauses[1:]], closing, SENTENCES[attributes["sentences"]], rng)
 
 
-def write_varied(attributes: Mapping[str, str], rng: random.Random, plain: float = 0.5) -> str:
-    """A response of the usual length with probability `plain`, otherwise of any: shorter, longer, or both."""
-    if rng.random() < plain:
+def write_varied(attributes: Mapping[str, str], rng: random.Random) -> str:
+    """A response of the usual length half of the time, otherwise of any: shorter, longer, or both."""
+    if rng.random() < 0.5:
         return write_response(attributes, rng)
     without = [name for name in OPTIONAL if rng.random() < 0.3]
     twice = [name for name in REPEATABLE if rng.random() < 0.3]
