@@ -1,19 +1,9 @@
-"""Data and assets into one HTML file that needs no network, and is safe whatever the data holds.
-
-The page's content security policy names its own script and style by their hashes, so nothing that a model
-or a data set wrote can run in it; texts enter it as text nodes alone.
-"""
+"""What the page of the evaluations shows, as plain data, and the page (`flip_plugin.pages`)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
 
 from flip_plugin.evals import paper
@@ -22,9 +12,10 @@ from flip_plugin.evals.report.inspection import KINDS, inspect_runs
 from flip_plugin.evals.report.reading import EvalRun, Found
 from flip_plugin.evals.report.tables import Section
 from flip_plugin.evals.report.text import flat, visible
+from flip_plugin.pages import render_page
 
-#: In the order in which they run.
-SCRIPTS = ("base.js", "plot.js", "charts.js", "tables.js", "items.js", "main.js")
+#: In the order in which they run, behind `base.js`.
+SCRIPTS = ("numbers.js", "plot.js", "charts.js", "tables.js", "items.js", "main.js")
 TITLE = "FLIP evaluations"
 
 
@@ -71,28 +62,7 @@ def page_data(
 
 def render(data: Mapping[str, Any]) -> str:
     """The page."""
-    script = "".join(_asset(name) for name in SCRIPTS)
-    style = _asset("style.css")
-    filling = {
-        "TITLE": html.escape(str(data["title"])),
-        "DATA": embed_json(data),
-        "SCRIPT": script,
-        "STYLE": style,
-        "SCRIPT_HASH": _sha256(script),
-        "STYLE_HASH": _sha256(style),
-    }
-    # One pass, so that a placeholder inside a text stays what it is.
-    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda match: filling[match[1]], _asset("page.html"))
-
-
-def embed_json(value: Any) -> str:
-    """JSON that is safe inside a script element: ASCII, without `<`, `>` and `&`, which occur in strings alone.
-
-    >>> embed_json({"a": "</script>"})
-    '{"a":"\\\\u003c/script\\\\u003e"}'
-    """
-    source = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return source.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return render_page("flip_plugin.evals.report", SCRIPTS, title=str(data["title"]), data=data)
 
 
 def _about(run: EvalRun) -> dict[str, Any]:
@@ -122,11 +92,3 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_cleaned(item) for item in value]
     return visible(value) if isinstance(value, str) else value
-
-
-def _asset(name: str) -> str:
-    return resources.files("flip_plugin.evals.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _sha256(source: str) -> str:
-    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -9,7 +9,7 @@ said. The page needs no network and may not use one: its content security policy
 by their hashes, so that nothing that a model wrote can run in it, either.
 
 In the order of the page: `reading` (files), `text` (cleaning, cutting, marking), `summary`, `charts`, `settings`,
-`rollouts`, and `page`, which puts data and `assets/` together.
+`rollouts`, and `page`; `flip_plugin.pages` puts data and `assets/` together.
 """
 
 from __future__ import annotations

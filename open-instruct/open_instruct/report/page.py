@@ -1,18 +1,12 @@
-"""Data and assets into one HTML file, safe whatever the data holds."""
+"""What the page of a run shows, as plain data, and the page (`flip_plugin.pages`)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from importlib import resources
-from typing import Any
 
+from flip_plugin.pages import render_page
 from open_instruct.records_io import to_jsonable
 from open_instruct.report import rollouts, summary, text
 from open_instruct.report.charts import build_charts
@@ -20,8 +14,8 @@ from open_instruct.report.reading import Run
 from open_instruct.report.settings import settings
 from open_instruct.report.text import Row, number
 
-#: In the order in which they run.
-SCRIPTS = ("base.js", "header.js", "plot.js", "curves.js", "settings.js", "rollouts.js", "detail.js", "main.js")
+#: In the order in which they run, behind `base.js`.
+SCRIPTS = ("numbers.js", "header.js", "plot.js", "curves.js", "settings.js", "rollouts.js", "detail.js", "main.js")
 
 
 def collect(runs: Sequence[Run]) -> Row:
@@ -78,32 +72,4 @@ def _hours(metrics: list[Row], shown: list[Row]) -> list[float | None]:
 
 def render(data: Row) -> str:
     """The page."""
-    script = "".join(_asset(name) for name in SCRIPTS)
-    style = _asset("style.css")
-    filling = {
-        "TITLE": html.escape(f"{data['title']} · run report"),
-        "DATA": embed_json(data),
-        "SCRIPT": script,
-        "STYLE": style,
-        "SCRIPT_HASH": _sha256(script),
-        "STYLE_HASH": _sha256(style),
-    }
-    # One pass, so that a placeholder inside a response stays what it is: text.
-    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda match: filling[match[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return resources.files("open_instruct.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _sha256(source: str) -> str:
-    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-
-
-def embed_json(value: Any) -> str:
-    """JSON that is safe inside a script element: ASCII, and without any `<`, `>` or `&`.
-
-    Those three occur only inside JSON strings, where an escape means the same.
-    """
-    source = json.dumps(to_jsonable(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return source.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return render_page("open_instruct.report", SCRIPTS, title=f"{data['title']} · run report", data=to_jsonable(data))

@@ -2,11 +2,6 @@ const PAGE = 20; // items at a time
 
 // --- Single items ----------------------------------------------------------------------------
 const marked = (pieces) => pieces.map((piece, i) => i % 2 ? make("mark", null, piece) : piece).filter((piece) => piece !== "");
-function textBox(title, ...content) {
-  const filled = content.flat(Infinity).some((node) => node && (typeof node !== "string" || node));
-  return make("div", { class: "text" }, make("h5", null, title),
-    make("div", { class: "body", tabindex: 0, role: "region", "aria-label": title, dir: "auto" }, filled ? content : make("span", { class: "none" }, "empty")));
-}
 function inferredOf(item, r) {
   return item.inferred.map((one) => {
     const found = one.responses[r];

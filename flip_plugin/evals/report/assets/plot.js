@@ -1,14 +1,4 @@
 // --- Scales, frames and the tip that follows the pointer ---------------------------------
-function niceTicks(low, high, count) {
-  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const size = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
-  const ticks = [], first = Math.floor(low / size + 1e-9);
-  for (let i = 0; i < 3 * count; i++) {
-    ticks.push(+((first + i) * size).toPrecision(12));
-    if (ticks[i] >= high - size * 1e-6) break;
-  }
-  return ticks;
-}
 const tickLabel = (unit) => (value) => unit === "share" ? `${+(100 * value).toPrecision(3)}%` : plain(value);
 
 function valuesOf(points, refs) {

@@ -1,11 +1,6 @@
 
 // --- One rollout, and its group side by side ---------------------------------------------
 const cutNote = (part) => part.left_out ? make("span", { class: "cut" }, `… ${whole(part.left_out)} more characters are not in this page.`) : null;
-function textBox(title, ...content) {
-  const filled = content.flat(Infinity).some((node) => node && (typeof node !== "string" || node));
-  return make("div", { class: "text" }, make("h5", null, title),
-    make("div", { class: "body", tabindex: 0, role: "region", "aria-label": title, dir: "auto" }, filled ? content : [make("span", { class: "none" }, "empty")]));
-}
 // Every second piece is marked.
 const marked = (part, kind) => part.pieces.map((piece, i) => i % 2 ? make("mark", { class: kind }, piece) : piece).filter((piece) => piece !== "");
 const hasEcho = (sample) => sample.response.pieces.length > 1;

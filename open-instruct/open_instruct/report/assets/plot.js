@@ -1,17 +1,5 @@
 
 // --- Drawing a chart ---------------------------------------------------------------------
-function niceTicks(low, high, count) {
-  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const size = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
-  const ticks = [], first = Math.floor(low / size + 1e-9);
-  // Bounded, since a size below the precision of its numbers would never get to the end.
-  for (let i = 0; i < 3 * count; i++) {
-    ticks.push(+((first + i) * size).toPrecision(12));
-    if (ticks[i] >= high - size * 1e-6) break;
-  }
-  return ticks;
-}
-
 // Labels that differ, even where the ticks are closer than the unit's usual digits.
 function tickLabels(ticks, show) {
   const labels = ticks.map(show);

@@ -1,22 +1,5 @@
-"use strict";
-// Text only ever enters the page as text nodes: what a model wrote is never parsed as HTML.
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
+
 const runs = data.runs, several = runs.length > 1;
-
-const known = (value) => value !== null && value !== undefined;
-
-const SVG = new Set(["svg", "path", "line", "circle", "text", "g", "rect"]);
-function make(tag, attributes, ...children) {
-  const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === false || value == null) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.flat(Infinity).filter(known));
-  return node;
-}
 
 // --- Numbers as people read them ---------------------------------------------------------
 const whole = (value) => Math.round(value).toLocaleString("en");

@@ -1,21 +1,3 @@
-"use strict";
-// Text only ever enters the page as text nodes: what a model or a data set wrote is never parsed as HTML.
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
-const known = (value) => value !== null && value !== undefined;
-
-const SVG = new Set(["svg", "path", "line", "circle", "text", "g", "rect", "title"]);
-function make(tag, attributes, ...children) {
-  const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === false || value == null) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.flat(Infinity).filter(known));
-  return node;
-}
-
 // --- Numbers as people read them ---------------------------------------------------------
 function plain(value) {
   const size = Math.abs(value);
