@@ -1,4 +1,4 @@
-"""Listwise and pairwise judges against cases computed by hand, over real HTTP and LiteLLM."""
+"""What listwise and pairwise judges share: hostile responses, windows, records, processes, prompts."""
 
 import asyncio
 import json
@@ -6,138 +6,14 @@ import pickle
 import re
 
 import pytest
+from ranking_cases import ASKED, OVERFLOW, blocks, both, listwise, names, pairwise, prefers, user
 
-from flip_plugin.baselines import ListwiseJudge, PairwiseJudge, PointwiseJudge, shared_room
+from flip_plugin.baselines import PairwiseJudge, PointwiseJudge, shared_room
 from flip_plugin.judge import JudgeClient
 from flip_plugin.prompts import PromptError
-from flip_plugin.ranking import (
-    Comparison,
-    RankResult,
-    best_of,
-    count_circles,
-    first_wins,
-    position_consistency,
-    rank_by_scores,
-    win_shares,
-)
+from flip_plugin.ranking import RankResult, rank_by_scores
 from flip_plugin.records import FIELDS, read_calls
 from flip_plugin.reward import FlipReward, estimate_tokens
-
-ASKED = "Name a colour"
-OVERFLOW = (400, "maximum context length is 10 tokens")
-
-
-def listwise(judge, **options):
-    return ListwiseJudge("hosted_vllm/m", judge.base, timeout=5, max_attempts=1, **options)
-
-
-def pairwise(judge, **options):
-    return PairwiseJudge("hosted_vllm/m", judge.base, timeout=5, max_attempts=1, **options)
-
-
-def names(index, **more):
-    return json.dumps({"REASONING": "r", "BEST_RESPONSE_INDEX": index, **more})
-
-
-def prefers(letter):
-    return json.dumps({"REASONING": "r", "BETTER_RESPONSE": letter})
-
-
-def user(body):
-    return body["messages"][1]["content"]
-
-
-def blocks(text):
-    """What stands between the tags of a request, by tag."""
-    return dict(re.findall(r"<(response_\w+)>\n(.*?)\n</\1>", text, re.DOTALL))
-
-
-def both(body):
-    found = blocks(user(body))
-    return found["response_a"], found["response_b"]
-
-
-def best_place(body, wanted):
-    return next(int(tag.split("_")[1]) for tag, text in blocks(user(body)).items() if text == wanted)
-
-
-# Listwise.
-async def test_listwise_in_one_call(judge):
-    judge.answers = [names(1)]
-    result = await listwise(judge, shuffle=None).rank(ASKED, ["red", "blue", "one"])
-    assert (result.scores, result.best, result.order) == ([0.0, 1.0, 0.0], [1], [0, 1, 2])
-    assert (result.status, result.statuses, result.response_statuses) == ("ok", ["ok"], ["ok"] * 3)
-    assert (result.reasoning, result.usage, result.missing) == ("r", {"prompt_tokens": 7, "completion_tokens": 3}, 0)
-    assert result.seconds > 0 and result.error is None
-    (body,) = judge.requests
-    assert blocks(user(body)) == {"response_0": "red", "response_1": "blue", "response_2": "one"}
-    assert f"<instruction>\n{ASKED}\n</instruction>" in user(body)
-    schema = body["response_format"]["json_schema"]["schema"]
-    assert list(schema["properties"]) == ["REASONING", "BEST_RESPONSE_INDEX"]
-    assert schema["properties"]["BEST_RESPONSE_INDEX"] == {"type": "integer", "minimum": 0, "maximum": 2}
-    assert json.loads(json.dumps(result.to_dict()))["missing"] == 0
-
-
-async def test_listwise_shuffles_what_is_shown_and_maps_it_back(judge):
-    judge.handler = lambda body: names(best_place(body, "right"))
-    rank = listwise(judge).rank
-    responses = ["right", "b", "c", "d", "e"]
-    results = [await rank(f"Question {number}", responses) for number in range(8)]
-    assert all(result.scores == [1.0, 0.0, 0.0, 0.0, 0.0] and result.best == [0] for result in results)
-    assert len({tuple(result.order) for result in results}) > 4
-    for result, body in zip(results, judge.requests, strict=True):
-        assert list(blocks(user(body)).values()) == [responses[index] for index in result.order]
-    again = await rank("Question 0", responses)
-    other = await listwise(judge, shuffle=1).rank("Question 0", responses)
-    assert again.order == results[0].order != other.order
-
-
-async def test_a_judge_of_places_cannot_look_right(judge):
-    judge.answers = [names(0)]
-    prompts = [f"Question {number}" for number in range(60)]
-    results = await asyncio.to_thread(listwise(judge).rank_batch, prompts, [["right", "b", "c", "d"]] * 60)
-    assert 4 <= sum(result.best == [0] for result in results) <= 26  # about 15, not 60
-
-
-@pytest.mark.parametrize("index", ["2", 2.0, "Response 2", "[2]", "#2", "response_2"])
-async def test_listwise_spellings(judge, index):
-    judge.answers = [names(index)]
-    assert (await listwise(judge, shuffle=None).rank(ASKED, ["a", "b", "c"])).best == [2]
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "error"),
-    [
-        (names(3), "unparsed", "3, not 0..2"),
-        (names(-1), "unparsed", "-1, not 0..2"),
-        (names("none of them"), "unparsed", "not an index"),
-        (names(True), "unparsed", "not an index"),
-        ("The second.", "unparsed", "no JSON"),
-        ({"text": names(1), "finish_reason": "length"}, "unparsed", "cut off"),
-        ((500, "down"), "judge_error", "down"),
-        (OVERFLOW, "context_overflow", "context"),
-    ],
-)
-async def test_listwise_failures_have_no_scores(judge, answer, status, error):
-    judge.answers = [answer]
-    result = await listwise(judge).rank(ASKED, ["a", "b", "c"])
-    assert (result.scores, result.best, result.status, result.statuses) == ([None] * 3, [], status, [status])
-    assert error in (result.error or "")
-    assert result.missing == 1
-
-
-async def test_what_cannot_be_shown_is_left_out(judge):
-    judge.handler = lambda body: names(best_place(body, "good"))
-    responses = ["", "bad", None, "<think>cut", "<think>x</think>good", "long"]
-    reasons = [None] * 5 + ["length"]
-    result = await listwise(judge, skip_truncated=True).rank(ASKED, responses, finish_reasons=reasons)
-    assert result.scores == [None, 0.0, None, None, 1.0, None]
-    assert (result.status, result.best, sorted(result.order)) == ("ok", [4], [1, 4])
-    assert result.response_statuses == ["empty_response", "ok", "empty_response", "truncated", "ok", "truncated"]
-    properties = judge.requests[0]["response_format"]["json_schema"]["schema"]["properties"]
-    assert properties["BEST_RESPONSE_INDEX"]["maximum"] == 1
-    pairs = await pairwise(judge, skip_truncated=True).rank(ASKED, responses, finish_reasons=reasons)
-    assert {(one.first, one.second) for one in pairs.comparisons} == {(1, 4), (4, 1)}
 
 
 @pytest.mark.parametrize("make", [listwise, pairwise])
@@ -196,88 +72,6 @@ async def test_the_whole_conversation_is_the_instruction(judge):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     await listwise(judge).rank([*turns, {"role": "user", "content": ASKED}], ["a", "b"])
     assert f"user: Hi\n\nassistant: Yes?\n\nuser: {ASKED}\n</instruction>" in user(judge.requests[0])
-
-
-# Pairwise.
-async def test_pairwise_asks_every_pair_in_both_orders(judge):
-    quality = {"best": 3, "middling": 2, "poor": 1}
-    judge.handler = lambda body: prefers("A" if quality[both(body)[0]] > quality[both(body)[1]] else "B")
-    result = await pairwise(judge).rank(ASKED, ["poor", "best", "middling"])
-    asked = [both(body) for body in judge.requests]
-    assert sorted(asked) == sorted((a, b) for a in quality for b in quality if a != b)
-    assert (result.scores, result.best, result.status) == ([0.0, 1.0, 0.5], [1], "ok")
-    assert (result.position_consistency, result.first_wins, result.intransitive) == (1.0, 0.5, 0)
-    assert (result.missing, result.statuses) == (0, ["ok"] * 6)
-    assert result.usage == {"prompt_tokens": 42, "completion_tokens": 18}
-    schema = judge.requests[0]["response_format"]["json_schema"]["schema"]
-    assert schema["properties"]["BETTER_RESPONSE"] == {"type": "string", "enum": ["A", "B"]}
-
-
-async def test_a_judge_that_always_takes_the_first(judge):
-    judge.answers = [prefers("A")]
-    result = await pairwise(judge).rank(ASKED, ["a", "b", "c"])
-    assert (result.scores, result.best) == ([0.5, 0.5, 0.5], [0, 1, 2])
-    assert (result.position_consistency, result.first_wins, result.intransitive) == (0.0, 1.0, 0)
-
-
-async def test_a_failed_comparison_counts_for_neither(judge):
-    # b against c fails in both orders; a beats both.
-    judge.handler = lambda body: (500, "down") if "a" not in both(body) else prefers("AB"[both(body).index("a")])
-    result = await pairwise(judge).rank(ASKED, ["a", "b", "c"])
-    assert (result.scores, result.best, result.status) == ([1.0, 0.0, 0.0], [0], "ok")
-    assert (result.missing, sorted(result.statuses)) == (2, ["judge_error"] * 2 + ["ok"] * 4)
-    assert "down" in (result.error or "")
-    assert [(one.first, one.second) for one in result.comparisons if one.winner is None] == [(1, 2), (2, 1)]
-    assert result.position_consistency == 1.0
-
-
-async def test_one_order_that_failed_leaves_the_other(judge):
-    judge.handler = lambda body: prefers("tie" if both(body) == ("b", "a") else "B")
-    result = await pairwise(judge).rank(ASKED, ["a", "b"])
-    assert (result.scores, result.statuses, result.best) == ([0.0, 1.0], ["ok", "unparsed"], [1])
-    assert (result.position_consistency, result.first_wins, result.missing) == (None, 0.0, 1)
-    assert "neither A nor B" in (result.error or "")
-
-
-async def test_nobody_judged(judge):
-    judge.answers = ["Both are fine."]
-    result = await pairwise(judge).rank(ASKED, ["a", "b", "c"])
-    assert (result.scores, result.best, result.status, result.missing) == ([None] * 3, [], "unparsed", 6)
-    assert (result.position_consistency, result.first_wins, result.intransitive) == (None, None, None)
-
-
-async def test_a_circle(judge):
-    wins = {("a", "b"), ("b", "c"), ("c", "a")}
-    judge.handler = lambda body: prefers("A" if both(body) in wins else "B")
-    result = await pairwise(judge).rank(ASKED, ["a", "b", "c"])
-    assert (result.scores, result.best, result.intransitive) == ([0.5] * 3, [0, 1, 2], 1)
-    assert result.position_consistency == 1.0
-
-
-@pytest.mark.parametrize("answer", ["A", " a ", "[[A]]", "Response A", "response_a", "**A**", "A."])
-async def test_pairwise_spellings(judge, answer):
-    judge.answers = [prefers(answer)]
-    assert (await pairwise(judge).rank(ASKED, ["a", "b"])).first_wins == 1.0
-
-
-# The arithmetic.
-def test_tournament_arithmetic():
-    games = [Comparison(0, 1, 0), Comparison(1, 0, 0), Comparison(1, 2, 1), Comparison(2, 1, 2), Comparison(0, 2)]
-    assert win_shares(4, games) == [1.0, 0.25, 0.5, None]
-    assert position_consistency(games) == 0.5
-    assert first_wins(games) == 0.75
-    assert count_circles(4, games) == 0
-    assert best_of([None, None]) == [] and best_of([0.2, 0.2, None]) == [0, 1]
-
-
-def test_circles_are_counted_as_by_hand():
-    # Five in a ring, each beats the next two: of 10 triples, 5 are circles.
-    ring = [Comparison(a, (a + step) % 5, a) for a in range(5) for step in (1, 2)]
-    assert count_circles(5, ring) == 5
-    tied = [*ring, Comparison(1, 0, 1)]  # 0 and 1 have beaten each other once: every circle through both is gone
-    assert count_circles(5, tied) == 5 - sum(
-        {0, 1} <= set(t) for t in [(0, 1, 3), (1, 2, 4), (2, 3, 0), (3, 4, 1), (4, 0, 2)]
-    )
 
 
 # One view for all methods.
