@@ -275,5 +275,6 @@ def test_help_of_an_evaluation(capsys):
 def test_make_cells_without_ties_has_no_score(options, tmp_path):
     items = load_items(write(tmp_path / "rows.jsonl", benchmark()))
     cells = make_cells(items, [], options("http://127.0.0.1:1/v1"), FOUR)
-    assert {cell.metric for cell in cells} == {"accuracy", "accuracy_skip", "accuracy_wrong", "accuracy_macro"}
+    metrics = {"accuracy", "accuracy_skip", "accuracy_wrong", "accuracy_macro", "accuracy_macro_lead"}
+    assert {cell.metric for cell in cells} == metrics
     assert all(cell.value is None and cell.note == "not judged" for cell in cells)
