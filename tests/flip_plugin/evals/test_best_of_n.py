@@ -115,6 +115,24 @@ def test_a_judge_without_answers_is_a_random_pick_and_all_invalid(judge, candida
     assert all(cells[method, "N=4"].invalid == 1 for method in ("flip", "pointwise", "listwise", "pairwise"))
 
 
+@pytest.mark.parametrize(("pairwise", "asked_at_4"), [("knockout", 6), ("full", 12)])
+def test_pairwise_counts_the_questions_of_its_n_alone(judge, candidates, tmp_path, pairwise, asked_at_4):
+    """The judge has no answer where the good one meets superb: a match of N=4, of no block of two."""
+
+    def lost(body):
+        text = body["messages"][-1]["content"]
+        return "no idea" if "a good one" in text and "superb!" in text else answer(body)
+
+    rows = [json.loads(line) for line in candidates.read_text().splitlines()][:1]
+    candidates.write_text(json.dumps(rows[0]) + "\n")  # (poor, good), (fair, superb)
+    judge.handler = lost
+    more = ("--methods", "pairwise", "--pairwise", pairwise, "--no_schema")
+    assert main(command(candidates, judge, tmp_path, *more)) == 0
+    cells = cells_of(tmp_path)
+    assert cells["pairwise", "N=2"].invalid == 0
+    assert cells["pairwise", "N=4"].invalid == pytest.approx(2 / asked_at_4)
+
+
 def test_a_server_that_fails_is_missing_not_random(judge, candidates, tmp_path):
     judge.handler = lambda body: (400, "broken")
     assert main(command(candidates, judge, tmp_path, "--methods", "flip")) == 1
