@@ -23,6 +23,7 @@ from flip_plugin.evals.cells import MISSING_RULE, mean_cell, print_cells
 from flip_plugin.evals.engine import has_failed, judge_items, tell_failures
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
 from flip_plugin.evals.options import EvalOptions, add_common
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
 from flip_plugin.evals.scoring import invalid_share, picks
 from flip_plugin.evals.selection import (
@@ -321,6 +322,7 @@ def _candidates(args: argparse.Namespace, options: EvalOptions) -> list[EvalItem
         prompts = load_prompts(
             args.benchmark, options.data or None, split=options.split, count=count, seed=args.data_seed
         )
+        hold(options.output)
         path = Path(options.output) / "candidates.jsonl"
         items = generate(prompts, args, path, max_concurrency=options.max_concurrency)
     else:

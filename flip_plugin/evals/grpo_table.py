@@ -27,6 +27,7 @@ from flip_plugin.evals.grpo_tasks import (
     size_of,
 )
 from flip_plugin.evals.items import Cell
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
 from flip_plugin.score_file import CommandError
 
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "apply_chat_template": False if args.no_chat_template else None,
     }
     if args.overwrite:
+        hold(args.output)
         for file in (args.output / "pairs").glob("*/*.json"):
             file.unlink()
     opened = open_run(

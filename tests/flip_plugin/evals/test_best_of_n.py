@@ -5,11 +5,11 @@ import re
 import zlib
 
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.best_of_n import calls, weights_of
 from flip_plugin.evals.items import Judgement
-from flip_plugin.evals.runs import load_results
 
 QUALITY = {"poor": 1, "fair": 4, "good": 7, "superb": 10}
 
