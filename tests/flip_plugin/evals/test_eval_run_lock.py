@@ -14,7 +14,9 @@ from flip_plugin.evals.run_lock import hold, let_go
 from flip_plugin.evals.runs import open_run
 from flip_plugin.score_file import CommandError
 
-HOLDER = "import sys; from flip_plugin.evals.run_lock import hold; hold(sys.argv[1]); print('held', flush=True); input()"
+HOLDER = (
+    "import sys; from flip_plugin.evals.run_lock import hold; hold(sys.argv[1]); print('held', flush=True); input()"
+)
 TOLD = "another run is under way there (process 4711 on far: flip eval x). Wait for it, end it, or name another"
 
 
