@@ -63,7 +63,7 @@ def test_a_folder_is_held_from_its_opening_to_its_results(tmp_path):
 def test_a_holder_that_has_not_said_who_it_is(tmp_path):
     with take(tmp_path / "run" / ".lock") as file:
         file.truncate(0)
-        with pytest.raises(CommandError, match="another run is under way there. Wait"):
+        with pytest.raises(CommandError, match=r"another run is under way there\. Wait"):
             hold(tmp_path / "run")
     hold(tmp_path / "run")
     let_go(tmp_path / "run")
