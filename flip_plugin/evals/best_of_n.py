@@ -23,9 +23,11 @@ from flip_plugin.evals.cells import MISSING_RULE, mean_cell, print_cells
 from flip_plugin.evals.engine import has_failed, judge_items, tell_failures
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
 from flip_plugin.evals.options import EvalOptions, add_common
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
-from flip_plugin.evals.scoring import picks
+from flip_plugin.evals.scoring import invalid_share, picks
 from flip_plugin.evals.selection import (
+    asked_within,
     expected,
     knockout_weights,
     pick_weights,
@@ -216,7 +218,7 @@ def _cell(table: Table, judgements: Sequence[Judgement], judge: str, method: str
         for item in table.items:
             value = expected(pick_weights([0.0] * len(item.responses), 1), table.metric_of(item.id))
             worth |= {(item.id, seed): value for seed in seeds}
-    return mean_cell(
+    cell = mean_cell(
         worth,
         evaluation=NAME,
         judge=judge,
@@ -228,6 +230,20 @@ def _cell(table: Table, judgements: Sequence[Judgement], judge: str, method: str
         judgements=mine,
         note="" if any(map(has_failed, mine)) else table.note,
     )
+    used = [replace(one, statuses=statuses_of(one, n, len(needed[one.id].responses))) for one in mine]
+    return replace(cell, invalid=invalid_share(used))
+
+
+def statuses_of(judgement: Judgement, n: int, m: int) -> Sequence[str]:
+    """The statuses of the questions that the line at `n` of `m` candidates rests on.
+
+    Pairwise was asked once for every N, and its small blocks need a part of that; what could not be asked at all
+    has the one status that stands for it.
+    """
+    comparisons = judgement.extra.get("comparisons", ())
+    if judgement.method != "pairwise" or not comparisons:
+        return judgement.statuses
+    return [judgement.statuses[at] for at in asked_within(comparisons, m, n)]
 
 
 def weights_of(judgement: Judgement, n: int, m: int, pairwise: str = "knockout") -> list[float]:
@@ -306,6 +322,7 @@ def _candidates(args: argparse.Namespace, options: EvalOptions) -> list[EvalItem
         prompts = load_prompts(
             args.benchmark, options.data or None, split=options.split, count=count, seed=args.data_seed
         )
+        hold(options.output)
         path = Path(options.output) / "candidates.jsonl"
         items = generate(prompts, args, path, max_concurrency=options.max_concurrency)
     else:

@@ -3,10 +3,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.rewardbench2 import load_items, make_cells, ties_cell
-from flip_plugin.evals.runs import load_results
 from flip_plugin.evals.sources import RowError
 from flip_plugin.score_file import CommandError
 
