@@ -10,6 +10,7 @@ from run_results import load_results
 from flip_plugin.cli import main
 from flip_plugin.evals.best_of_n import calls, weights_of
 from flip_plugin.evals.items import Judgement
+from flip_plugin.evals.leads import LEAD
 
 QUALITY = {"poor": 1, "fair": 4, "good": 7, "superb": 10}
 
@@ -62,7 +63,7 @@ def command(candidates, judge, tmp_path, *more):
 
 def cells_of(tmp_path):
     cells = load_results(tmp_path / "run")["cells"]
-    return {(cell.method, cell.group): cell for cell in cells}
+    return {(cell.method, cell.group): cell for cell in cells if not cell.metric.endswith(LEAD)}
 
 
 def test_a_judge_that_knows_is_the_oracle(judge, candidates, tmp_path, capsys):
@@ -76,6 +77,12 @@ def test_a_judge_that_knows_is_the_oracle(judge, candidates, tmp_path, capsys):
         assert cells["random", f"N={n}"].value == pytest.approx(0.55)
         assert cells["flip", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
         assert cells["pointwise", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
+    leads = [cell for cell in load_results(tmp_path / "run")["cells"] if cell.metric.endswith(LEAD)]
+    assert {cell.group for cell in leads} == {"N=2", "N=4"}
+    for lead in leads:
+        if lead.method != "judges":
+            behind = cells["flip", lead.group].value - cells[lead.method, lead.group].value
+            assert lead.value == pytest.approx(behind)
     # Prefixes of two: (poor, good) and (superb, fair).
     assert cells["listwise", "N=2"].value == pytest.approx((0.7 + 1.0) / 2)
     # Blocks of two: good, superb; superb, good.
