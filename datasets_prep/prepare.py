@@ -159,10 +159,13 @@ def run(
     files = [unit_file(work, number) for number in range(len(units))]
     drawn = Drawing()
     taken = tqdm(draw(files, settings, drawn, workers), "sampling", settings.num_prompts, unit="prompt", mininterval=1)
-    write_rows(_checked(_rows(taken, settings, dataset, keep_id), dataset), path)
-    if not drawn.taken:
-        path.unlink()
-        raise DatasetError(f"no row is left of {', '.join(settings.files)}: {_where_rows_went(files)}")
+
+    def ready() -> None:
+        if not drawn.taken:
+            raise DatasetError(f"no row is left of {', '.join(settings.files)}: {_where_rows_went(files)}")
+        _remove_older(output, path)
+
+    write_rows(_checked(_rows(taken, settings, dataset, keep_id), dataset), path, ready)
     card = make_card(settings, judge_type, dataset, [read_counts(file) for file in files], drawn, identity)
     write_text(output / "card.md", card_text(card, path.name))
     write_text(output / "card.json", card_json(card))
@@ -207,10 +210,14 @@ def _finished(output: Path, path: Path, identity: str, overwrite: bool) -> dict[
         raise DatasetError(
             f"{output} holds a data set that was made with other settings: choose another --output, or --overwrite"
         )
-    card.unlink()
-    for name in ("train.jsonl", "train.parquet"):  # one format's rows beside the other's would be read as more rows
-        (output / name).unlink(missing_ok=True)
     return None
+
+
+def _remove_older(output: Path, path: Path) -> None:
+    """What another run left and `path` is about to replace: until then it stays, whatever goes wrong."""
+    (output / "card.json").unlink(missing_ok=True)
+    for name in {"train.jsonl", "train.parquet"} - {path.name}:  # beside the new rows it would be read as more rows
+        (output / name).unlink(missing_ok=True)
 
 
 def _work_folder(output: Path, settings: Settings) -> Path:

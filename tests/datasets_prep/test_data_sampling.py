@@ -137,6 +137,22 @@ def test_the_same_command_again_has_nothing_to_do_and_another_does_not_overwrite
     assert len(read_rows(tmp_path / "out" / "train.jsonl")) == 11
 
 
+def test_a_failed_overwrite_leaves_the_older_set_as_it_was(tmp_path, capsys):
+    data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
+    prepare(data, tmp_path / "out", "--num_prompts", "10")
+
+    def files():
+        return {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.suffix}
+
+    before = files()
+    for flags, words in (("--language", "Korean"), "no row is left"), (("--tokenizer", str(tmp_path)), "be loaded"):
+        assert main(command(data, tmp_path / "out", "--workers", "1", "--overwrite", *flags), source="wildchat") == 1
+        assert words in capsys.readouterr().err
+        assert files() == before
+    assert main(command(data, tmp_path / "out", "--overwrite", "--format", "parquet"), source="wildchat") == 0
+    assert files().keys() == {"train.parquet", "card.json", "card.md"}
+
+
 def test_finished_units_are_taken_over_only_with_the_same_filters(tmp_path, capsys):
     data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
     prepare(data, tmp_path / "out", "--num_prompts", "10", "--keep_work")
