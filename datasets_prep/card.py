@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from datasets_prep.decontaminate import split_name
 from datasets_prep.filters import FILTERS
 from datasets_prep.sampling import Drawing
 from datasets_prep.settings import Settings
-from datasets_prep.sources import SOURCES
+from datasets_prep.sources import SOURCES, public_name
 
 _WHY = {
     "language": "another language, by the source's label",
@@ -58,13 +58,11 @@ def make_card(
 def _public(settings: Settings) -> dict[str, Any]:
     """Settings without the folders of one machine: the card is published, and the same wherever it is made."""
 
-    def name(text: str) -> str:
-        return Path(text).name if Path(text.partition("#")[0]).exists() else text
-
-    told = asdict(settings)
-    for kind in ("files", "decontaminate"):
-        told[kind] = [name(text) for text in told[kind]]
-    return told | {"tokenizer": name(settings.tokenizer)}
+    told = asdict(settings) | {"files": [public_name(file) for file in settings.files]}
+    told["decontaminate"] = [
+        public_name(place := split_name(name)[0]) + name.removeprefix(place) for name in settings.decontaminate
+    ]
+    return told | {"tokenizer": public_name(settings.tokenizer)}
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from datasets_prep.lengths import TokenCounter
 from datasets_prep.reading import Batch
 from datasets_prep.row_checks import ROLES, DatasetError, content_text
 from datasets_prep.settings import Settings
-from datasets_prep.text import prompt_text, sampling_key
+from datasets_prep.text import normalise, prompt_text, sampling_key
 from flip_plugin.target import NoTarget, find_target
 
 # In the order of asking; card.md has a line each.
@@ -140,11 +140,11 @@ class RowFilter:
     def _candidates(self, batch: Batch, prompts: list[tuple[_Prompt, int]]) -> list[Candidate]:
         found = []
         for prompt, tokens in prompts:
-            text = prompt_text(prompt.messages)
-            if self.tools.decontaminator and self.tools.decontaminator.contaminated(text):
+            turns = (normalise(turn["content"]) for turn in prompt.messages)
+            if self.tools.decontaminator and self.tools.decontaminator.contaminated(*turns):
                 self.counts["contaminated"] += 1
                 continue
-            key = sampling_key(text, self.settings.seed)
+            key = sampling_key(prompt_text(prompt.messages), self.settings.seed)
             name = (batch.id[prompt.place] if batch.id else None) or ""
             found.append(Candidate(key, name, json.dumps(prompt.messages, ensure_ascii=False), tokens))
         self.counts["candidates"] += len(found)

@@ -146,11 +146,12 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """`prepare`, with `output` locked. Raises `DatasetError` for what a user can mend."""
     path = output / f"train.{file_format}"
-    identity = fingerprint([settings.of_filters(), asdict(settings), dataset, keep_id])
+    filters = settings.of_filters()
+    identity = fingerprint([filters, asdict(settings), dataset, keep_id])
     if (done := _finished(output, path, identity, overwrite)) is not None:
         print(f"{path} is what this command makes: nothing to do")
         return done
-    work = _work_folder(output, settings)
+    work = _work_folder(output, filters)
     TokenCounter.load(settings.tokenizer)  # a name that cannot be loaded is told here, not by a worker
     if settings.decontaminate and not (work / EVALUATION_PROMPTS).exists():
         write_text(work / EVALUATION_PROMPTS, json.dumps(list(evaluation_prompts(settings.decontaminate))))
@@ -208,7 +209,8 @@ def _finished(output: Path, path: Path, identity: str, overwrite: bool) -> dict[
         return found
     if not overwrite:
         raise DatasetError(
-            f"{output} holds a data set that was made with other settings: choose another --output, or --overwrite"
+            f"{output} holds a data set that was made with other settings, of other files, or by another version: "
+            "choose another --output, or --overwrite"
         )
     return None
 
@@ -220,10 +222,10 @@ def _remove_older(output: Path, path: Path) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def _work_folder(output: Path, settings: Settings) -> Path:
+def _work_folder(output: Path, wanted: dict[str, Any]) -> Path:
     """DIR/.work with what an earlier run of the same filters finished; emptied where the filters were others."""
     work = output / ".work"
-    note, wanted = work / "filters.json", settings.of_filters()
+    note = work / "filters.json"
     if work.exists() and (not note.exists() or json.loads(note.read_text()) != json.loads(json.dumps(wanted))):
         print("the filters or the sources have changed since the last run: all is read again", file=sys.stderr)
         shutil.rmtree(work)
