@@ -19,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from datasets_prep.batches import open_file
 from datasets_prep.card import card_json, card_text
 from datasets_prep.files import write_text, write_whole
-from datasets_prep.reading import numbered_rows, open_file
+from datasets_prep.reading import numbered_rows
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.settings import dataset_of
 from datasets_prep.validate import row_files
