@@ -7,7 +7,7 @@ an empty one). The rows of a batch have the same columns, so rows of other colum
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
@@ -47,7 +47,7 @@ class Lines:
             handle.seek(self.unit.start - 1)
             return lines + (handle.read(1) != b"\n")
 
-    def __iter__(self) -> Iterator[tuple[int, Row | Defect]]:
+    def __iter__(self) -> Generator[tuple[int, Row | Defect], None, None]:
         file = self.unit.file
         if file.endswith(".json"):
             yield from json_rows(Path(local_copy(file)), file)
