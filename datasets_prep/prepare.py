@@ -107,7 +107,7 @@ def _add_filters(add: Any) -> None:
         help="evaluation prompts: FILE_OR_ID[:SPLIT][#COLUMN]",
     )
     add("--overlap", type=float, default=0.5, metavar="S", help="share of an evaluation prompt's n-grams (default 0.5)")
-    add("--skip_malformed", action="store_true", help="count rows of malformed turns instead of stopping at the first")
+    add("--skip_malformed", action="store_true", help="count malformed rows instead of stopping at the first")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
