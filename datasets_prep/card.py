@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from datasets_prep.filters import FILTERS
+from datasets_prep.decontaminate import split_name
+from datasets_prep.filters import FILTERS, LABELS
 from datasets_prep.sampling import Drawing
 from datasets_prep.settings import Settings
-from datasets_prep.sources import SOURCES
+from datasets_prep.sources import SOURCES, public_name
+
+# Named in a sentence of card.md; card.json has all.
+MAX_FILES = 5
 
 _WHY = {
     "language": "another language, by the source's label",
     "toxic": "toxic, by the source's label",
     "redacted": "personal data was redacted, by the source's label",
-    "malformed": "malformed",
+    "malformed": "malformed: cannot be read, lacks a column, or has another type in one",
     "empty": "nothing to recover: no user turn, or an empty one",
     "language_detected": "another language, by the detector",
     "too_short": "text to recover too short",
@@ -48,6 +51,7 @@ def make_card(
         "tokens": {f"p{share}": ordered[(len(ordered) - 1) * share // 100] for share in (0, 25, 50, 75, 95, 100)}
         if ordered
         else {},
+        "unlabelled": _unlabelled(told),
         "malformed_examples": [text for unit in told for text in unit["examples"]][:5],
         "settings": _public(settings),
         "versions": _versions(),
@@ -55,16 +59,25 @@ def make_card(
     }
 
 
+def _unlabelled(told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each label that rows lacked, so that its filter could not apply to them: how many rows, of which files."""
+    found = {}
+    for label in LABELS:
+        units = [unit for unit in told if unit["unlabelled"].get(label)]
+        if units:
+            files = dict.fromkeys(public_name(unit["file"]) for unit in units)
+            found[label] = {"rows": sum(unit["unlabelled"][label] for unit in units), "files": list(files)}
+    return found
+
+
 def _public(settings: Settings) -> dict[str, Any]:
     """Settings without the folders of one machine: the card is published, and the same wherever it is made."""
 
-    def name(text: str) -> str:
-        return Path(text).name if Path(text.partition("#")[0]).exists() else text
-
-    told = asdict(settings)
-    for kind in ("files", "decontaminate"):
-        told[kind] = [name(text) for text in told[kind]]
-    return told | {"tokenizer": name(settings.tokenizer)}
+    told = asdict(settings) | {"files": [public_name(file) for file in settings.files]}
+    told["decontaminate"] = [
+        public_name(place := split_name(name)[0]) + name.removeprefix(place) for name in settings.decontaminate
+    ]
+    return told | {"tokenizer": public_name(settings.tokenizer)}
 
 
 def _versions() -> dict[str, str]:
@@ -132,17 +145,22 @@ def _limits(card: dict[str, Any]) -> list[str]:
     wanted = s["num_prompts"]
     if wanted is not None and card["rows"] < wanted:
         found.append(f"{wanted:,} prompts were asked for, and the source had no more.")
-    if not (source.toxic or source.moderation):
-        found.append("The source has no label for toxic rows, so none were left out for that.")
-    if not source.redacted:
-        found.append("The source has no label for redacted rows, so none were left out for that.")
+    has = {"language": source.language, "toxic": source.toxic or source.moderation, "redacted": source.redacted}
     kept = [name for name in ("toxic", "redacted") if s[f"keep_{name}"]]
     if kept:
         found.append(f"Rows labelled {' or '.join(kept)} were kept on purpose (`--keep_{kept[0]}`).")
+    for label in ("toxic", "redacted"):
+        if not has[label]:
+            found.append(f"The source has no label for {label} rows, so none were left out for that.")
+        elif label not in kept:
+            found += _lacking(card, label, "so none of them were left out for that")
+    if has["language"] and s["language"]:
+        found += _lacking(card, "language", "so the detector decided")
     if s["decontaminate"]:
         names = ", ".join(f"`{name}`" for name in s["decontaminate"])
         found.append(
-            f"An evaluation prompt counts as held when {s['overlap']:.0%} of its word {s['ngram']}-grams occur. "
+            f"An evaluation prompt counts as held when {s['overlap']:.0%} of its word {s['ngram']}-grams occur, "
+            "one of fewer words when a turn has the same words. "
             f"Evaluations: {names}."
         )
     else:
@@ -150,6 +168,18 @@ def _limits(card: dict[str, Any]) -> list[str]:
     if card["malformed_examples"]:
         found.append("Malformed, for example: " + "; ".join(card["malformed_examples"]))
     return found
+
+
+def _lacking(card: dict[str, Any], label: str, effect: str) -> list[str]:
+    """A sentence on rows that lack `label`; none where all have it, or where the card is older than such counts."""
+    lacking = card.get("unlabelled", {}).get(label)
+    if lacking is None:
+        return []
+    files = lacking["files"]
+    names = ", ".join(f"`{file}`" for file in files[:MAX_FILES])
+    more = f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else ""
+    what = {"language": "the language"}.get(label, f"{label} rows")
+    return [f"{lacking['rows']:,} of the {card['read']:,} rows read have no label for {what}, {effect}: {names}{more}."]
 
 
 def card_json(card: dict[str, Any]) -> str:

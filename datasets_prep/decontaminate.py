@@ -1,8 +1,8 @@
 """Leaves out prompts that are, or contain, prompts of an evaluation.
 
 A prompt is contaminated when at least `overlap` of the distinct word n-grams of one evaluation
-prompt occur in it (the manner of Tulu 3, arXiv 2411.15124: 8-grams, half). An evaluation prompt of
-fewer than n words counts only where both have the same words, since its few would occur anywhere.
+prompt occur in its turns (the manner of Tulu 3, arXiv 2411.15124: 8-grams, half). An evaluation prompt of
+fewer than n words counts only where a turn has the same words and no more, since its few would occur anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_prep.reading import numbered_rows
-from datasets_prep.row_checks import DatasetError
+from datasets_prep.row_checks import DatasetError, content_text
 from datasets_prep.sources import files_of
 from datasets_prep.text import normalise, words_of
 
@@ -31,7 +31,8 @@ class Decontaminator:
         for prompt in prompts:
             words = words_of(normalise(prompt))
             if len(words) < n:
-                self._short.add(tuple(words))
+                if words:  # signs alone would be found in every turn of signs, and in every empty one
+                    self._short.add(tuple(words))
                 continue
             grams = set(self._grams(words))
             for gram in grams:
@@ -44,15 +45,37 @@ class Decontaminator:
     def _grams(self, words: Sequence[str]) -> list[str]:
         return [" ".join(words[start : start + self.n]) for start in range(len(words) - self.n + 1)]
 
-    def contaminated(self, text: str) -> bool:
-        """Whether a normalised text holds an evaluation prompt."""
-        words = words_of(text)
-        if len(words) < self.n:
-            return tuple(words) in self._short
+    def contaminated(self, *turns: str) -> bool:
+        """Whether the turns of a prompt, normalised, hold an evaluation prompt, or one of them is a short one."""
+        grams: set[str] = set()
+        for turn in turns:
+            words = words_of(turn)
+            if len(words) < self.n and tuple(words) in self._short:
+                return True
+            grams.update(self._grams(words))
         hits: Counter[int] = Counter()
-        for gram in set(self._grams(words)) & self._prompts_of.keys():
+        for gram in grams & self._prompts_of.keys():
             hits.update(self._prompts_of[gram])
         return any(count >= self.overlap * self._sizes[prompt] for prompt, count in hits.items())
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """``PLACE[:SPLIT][#COLUMN]`` -> (place, split, column), each as typed; "" for what is not there."""
+    where, _, column = name.partition("#")
+    if Path(where).expanduser().exists():
+        return where, "", column
+    place, _, split = where.partition(":")
+    return place, split, column
+
+
+def evaluation_files(name: str) -> list[str]:
+    """The files that hold the prompts of ``FILE_OR_FOLDER_OR_HUB_ID[:SPLIT][#COLUMN]``; the hub's with their revision.
+
+    DatasetError for what is not there.
+    """
+    place, split, _ = split_name(name)
+    file = Path(place).expanduser()
+    return [str(file)] if place.endswith(".txt") and file.is_file() else files_of([place], split or "test")
 
 
 def evaluation_prompts(names: Sequence[str]) -> Iterator[str]:
@@ -61,13 +84,14 @@ def evaluation_prompts(names: Sequence[str]) -> Iterator[str]:
     Without a column, the first of `PROMPT_COLUMNS` that the file has. Of messages, every user turn is a prompt.
     """
     for name in names:
-        where, _, column = name.partition("#")
-        if where.endswith(".txt") and Path(where).is_file():
-            yield from (line for line in Path(where).read_text(encoding="utf-8").splitlines() if line.strip())
-            continue
-        place, _, split = where.partition(":")
+        column = split_name(name)[2]
         found = 0
-        for file in files_of([place], split or "test"):
+        for file in evaluation_files(name):
+            if file.endswith(".txt"):
+                lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+                found += len(lines)
+                yield from lines
+                continue
             for number, row in numbered_rows(file):
                 for text in _texts(row, column, f"{file}, row {number}"):
                     found += 1
@@ -82,7 +106,12 @@ def _texts(row: dict[str, Any], column: str, where: str) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
-        yield from (str(turn.get("content")) for turn in value if turn.get("role") == "user")
+        try:
+            yield from (
+                content_text(turn.get("content"), allow_none=True) for turn in value if turn.get("role") == "user"
+            )
+        except TypeError as error:
+            raise DatasetError(f"{where}, {column}: {error}") from error
     else:
         raise DatasetError(
             f"{where}: no prompt in {column or ', '.join(PROMPT_COLUMNS)}; it has {', '.join(row)}. "

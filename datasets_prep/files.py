@@ -32,9 +32,19 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> int:
-    """Rows as JSON Lines or, by the name's end, as Parquet; whole, and a block of rows in memory. Returns how many."""
-    return write_whole(path, lambda temporary: (_parquet if path.suffix == ".parquet" else _jsonl)(rows, temporary))
+def write_rows(rows: Iterable[dict[str, Any]], path: Path, ready: Callable[[], None] | None = None) -> int:
+    """Rows as JSON Lines or, by the name's end, as Parquet; whole, and a block of rows in memory. Returns how many.
+
+    `ready` is called when all rows are written, before they take the place of an older file; if it raises, that stays.
+    """
+
+    def write(temporary: Path) -> int:
+        number = (_parquet if path.suffix == ".parquet" else _jsonl)(rows, temporary)
+        if ready is not None:
+            ready()
+        return number
+
+    return write_whole(path, write)
 
 
 def _jsonl(rows: Iterable[dict[str, Any]], path: Path) -> int:

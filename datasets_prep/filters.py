@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datasets_prep.batches import Batch, writable
 from datasets_prep.decontaminate import Decontaminator
 from datasets_prep.languages import LANGUAGES, Detector
 from datasets_prep.lengths import TokenCounter
-from datasets_prep.reading import Batch
 from datasets_prep.row_checks import ROLES, DatasetError, content_text
+from datasets_prep.row_files import Defect
 from datasets_prep.settings import Settings
-from datasets_prep.text import prompt_text, sampling_key
+from datasets_prep.sources import public_name
+from datasets_prep.text import normalise, prompt_text, sampling_key
 from flip_plugin.target import NoTarget, find_target
 
 # In the order of asking; card.md has a line each.
@@ -26,6 +28,8 @@ FILTERS = (
     "language", "toxic", "redacted", "malformed", "empty", "language_detected", "too_short", "too_long",
     "prompt_too_long", "contaminated",
 )  # fmt: skip
+# What a row may say of itself, and what is None in its batch if it does not.
+LABELS = ("language", "toxic", "redacted")
 _ROLE_NAMES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 MAX_EXAMPLES = 5
 
@@ -61,16 +65,27 @@ class _Prompt:
 
 
 class RowFilter:
-    """Filters batches of one file and counts. `examples` are the first malformed rows in words."""
+    """Filters batches of one file and counts. `unlabelled` counts rows without a label of the file or row."""
 
     def __init__(self, settings: Settings, tools: Tools, file: str) -> None:
         self.settings, self.tools, self.file = settings, tools, file
         self.counts: Counter[str] = Counter()
-        self.examples: list[str] = []
+        self.unlabelled: Counter[str] = Counter()
+        self._malformed: list[Defect] = []
+
+    @property
+    def examples(self) -> list[str]:
+        """The first malformed rows in words."""
+        return [defect.told(public_name(self.file)) for defect in self._malformed]
 
     def __call__(self, batch: Batch) -> list[Candidate]:
         """The candidates of a batch. Raises `DatasetError` for a malformed row unless those are to be skipped."""
-        self.counts["read"] += batch.size
+        self.counts["read"] += batch.size + len(batch.defects)
+        for defect in batch.defects:
+            self._leave_out(defect)
+        for name in LABELS:
+            if getattr(batch, name) is None:
+                self.unlabelled[name] += batch.size
         prompts = self._prompts(batch, self._labels(batch))
         if batch.language is None and self.settings.language and self.tools.detector:
             kept = self.tools.detector.are([prompt.target for prompt in prompts])
@@ -109,7 +124,7 @@ class RowFilter:
             except NoTarget:
                 target = ""
             except Malformed as error:
-                self._malformed(f"{self.file}, row {batch.number(place)}: {error}")
+                self._leave_out(Defect(self.file, batch.number(place), str(error)))
                 continue
             # With a system prompt to recover, the turn that it is about may still be blank.
             if not target or not messages[-1]["content"].strip():
@@ -118,11 +133,14 @@ class RowFilter:
             prompts.append(_Prompt(place, messages, target))
         return prompts
 
-    def _malformed(self, text: str) -> None:
+    def _leave_out(self, defect: Defect) -> None:
         if not self.settings.skip_malformed:
-            raise DatasetError(f"{text}. Repair or remove the row, or count and leave out such rows: --skip_malformed")
+            text = str(defect)
+            advice = " Or" if text.endswith(".") else ". Repair or remove the row, or"
+            raise DatasetError(f"{text}{advice} count and leave out such rows: --skip_malformed")
         self.counts["malformed"] += 1
-        self.examples = [*self.examples, text][:MAX_EXAMPLES]
+        # Rows of other columns come in other batches: not in the file's order.
+        self._malformed = sorted([*self._malformed, defect], key=lambda found: found.number)[:MAX_EXAMPLES]
 
     def _lengths(self, prompts: list[_Prompt]) -> list[tuple[_Prompt, int]]:
         s = self.settings
@@ -140,11 +158,11 @@ class RowFilter:
     def _candidates(self, batch: Batch, prompts: list[tuple[_Prompt, int]]) -> list[Candidate]:
         found = []
         for prompt, tokens in prompts:
-            text = prompt_text(prompt.messages)
-            if self.tools.decontaminator and self.tools.decontaminator.contaminated(text):
+            turns = (normalise(turn["content"]) for turn in prompt.messages)
+            if self.tools.decontaminator and self.tools.decontaminator.contaminated(*turns):
                 self.counts["contaminated"] += 1
                 continue
-            key = sampling_key(text, self.settings.seed)
+            key = sampling_key(prompt_text(prompt.messages), self.settings.seed)
             name = (batch.id[prompt.place] if batch.id else None) or ""
             found.append(Candidate(key, name, json.dumps(prompt.messages, ensure_ascii=False), tokens))
         self.counts["candidates"] += len(found)
@@ -190,6 +208,4 @@ def _turn(turn: Any, number: int) -> dict[str, str]:
         text = "" if content is None else content_text(content)
     except TypeError as error:
         raise Malformed(f"turn {number} ({role}): {error}") from error
-    if not text.isascii():  # halves of surrogate pairs, from JSON's escapes, cannot be written as UTF-8
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return {"role": role, "content": text}
+    return {"role": role, "content": writable(text)}

@@ -107,7 +107,7 @@ def _add_filters(add: Any) -> None:
         help="evaluation prompts: FILE_OR_ID[:SPLIT][#COLUMN]",
     )
     add("--overlap", type=float, default=0.5, metavar="S", help="share of an evaluation prompt's n-grams (default 0.5)")
-    add("--skip_malformed", action="store_true", help="count rows of malformed turns instead of stopping at the first")
+    add("--skip_malformed", action="store_true", help="count malformed rows instead of stopping at the first")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -146,11 +146,12 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """`prepare`, with `output` locked. Raises `DatasetError` for what a user can mend."""
     path = output / f"train.{file_format}"
-    identity = fingerprint([settings.of_filters(), asdict(settings), dataset, keep_id])
+    filters = settings.of_filters()
+    identity = fingerprint([filters, asdict(settings), dataset, keep_id])
     if (done := _finished(output, path, identity, overwrite)) is not None:
         print(f"{path} is what this command makes: nothing to do")
         return done
-    work = _work_folder(output, settings)
+    work = _work_folder(output, filters)
     TokenCounter.load(settings.tokenizer)  # a name that cannot be loaded is told here, not by a worker
     if settings.decontaminate and not (work / EVALUATION_PROMPTS).exists():
         write_text(work / EVALUATION_PROMPTS, json.dumps(list(evaluation_prompts(settings.decontaminate))))
@@ -159,10 +160,13 @@ def run(
     files = [unit_file(work, number) for number in range(len(units))]
     drawn = Drawing()
     taken = tqdm(draw(files, settings, drawn, workers), "sampling", settings.num_prompts, unit="prompt", mininterval=1)
-    write_rows(_checked(_rows(taken, settings, dataset, keep_id), dataset), path)
-    if not drawn.taken:
-        path.unlink()
-        raise DatasetError(f"no row is left of {', '.join(settings.files)}: {_where_rows_went(files)}")
+
+    def ready() -> None:
+        if not drawn.taken:
+            raise DatasetError(f"no row is left of {', '.join(settings.files)}: {_where_rows_went(files)}")
+        _remove_older(output, path)
+
+    write_rows(_checked(_rows(taken, settings, dataset, keep_id), dataset), path, ready)
     card = make_card(settings, judge_type, dataset, [read_counts(file) for file in files], drawn, identity)
     write_text(output / "card.md", card_text(card, path.name))
     write_text(output / "card.json", card_json(card))
@@ -205,18 +209,23 @@ def _finished(output: Path, path: Path, identity: str, overwrite: bool) -> dict[
         return found
     if not overwrite:
         raise DatasetError(
-            f"{output} holds a data set that was made with other settings: choose another --output, or --overwrite"
+            f"{output} holds a data set that was made with other settings, of other files, or by another version: "
+            "choose another --output, or --overwrite"
         )
-    card.unlink()
-    for name in ("train.jsonl", "train.parquet"):  # one format's rows beside the other's would be read as more rows
-        (output / name).unlink(missing_ok=True)
     return None
 
 
-def _work_folder(output: Path, settings: Settings) -> Path:
+def _remove_older(output: Path, path: Path) -> None:
+    """What another run left and `path` is about to replace: until then it stays, whatever goes wrong."""
+    (output / "card.json").unlink(missing_ok=True)
+    for name in {"train.jsonl", "train.parquet"} - {path.name}:  # beside the new rows it would be read as more rows
+        (output / name).unlink(missing_ok=True)
+
+
+def _work_folder(output: Path, wanted: dict[str, Any]) -> Path:
     """DIR/.work with what an earlier run of the same filters finished; emptied where the filters were others."""
     work = output / ".work"
-    note, wanted = work / "filters.json", settings.of_filters()
+    note = work / "filters.json"
     if work.exists() and (not note.exists() or json.loads(note.read_text()) != json.loads(json.dumps(wanted))):
         print("the filters or the sources have changed since the last run: all is read again", file=sys.stderr)
         shutil.rmtree(work)

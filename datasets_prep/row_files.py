@@ -1,47 +1,90 @@
-"""Rows of local JSON files with their numbers; what cannot be read is refused with file, line and reason."""
+"""Rows of JSON files with their numbers; what cannot be read is told with file, line and reason.
+
+A defect of one row (a line that is no JSON, a value that is no object) comes in the row's place, so that a
+reader may refuse it or leave it out; a defect of a whole file is a `DatasetError`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets_prep.row_checks import DatasetError
 
 
+@dataclass(frozen=True)
+class Defect:
+    """What makes a row unusable: its file, its number there (from 1), the column if it is one's, and the reason."""
+
+    file: str
+    number: int
+    reason: str
+    column: str = ""
+    line: bool = False
+
+    def told(self, file: str) -> str:
+        """The defect in words, with the file called `file`."""
+        where = f"{'line' if self.line else 'row'} {self.number}" + (f", {self.column}" if self.column else "")
+        return f"{file}, {where}: {self.reason}"
+
+    def __str__(self) -> str:
+        return self.told(self.file)
+
+
 def read_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, row) of a file with one object a line, or with one array of objects."""
-    with path.open(encoding="utf-8") as lines:
-        if path.suffix.lower() == ".json" and (text := lines.read()).lstrip().startswith("["):
-            try:
-                found: Iterable[tuple[int, Any]] = list(enumerate(json.loads(text), start=1))
-            except json.JSONDecodeError as error:
-                raise DatasetError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
-        else:
-            lines.seek(0)
-            found = _read_lines(path, lines)
-        try:
-            for number, row in found:
-                if not isinstance(row, dict):
-                    raise DatasetError(f"{path}, row {number}: a row must be an object, not {type(row).__name__}")
-                yield number, row
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{path} is not UTF-8 text: {error}") from error
+    for number, row in json_rows(path, str(path)):
+        if isinstance(row, Defect):
+            raise DatasetError(str(row))
+        yield number, row
 
 
-def _read_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, parse_line(line, str(path), number)
+def json_rows(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any] | Defect]]:
+    """(row number, row or what is wrong with it) of the file at `path`, which messages call `name`.
+
+    A .json file by its `name` may hold one array of objects; otherwise there is an object a line.
+    """
+    with path.open("rb") as lines:
+        if name.lower().endswith(".json") and (data := lines.read()).lstrip().startswith(b"["):
+            for number, row in enumerate(_array(data, name), start=1):
+                yield number, _row(row, name, number)
+            return
+        lines.seek(0)
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, parse_row(line, name, number)
 
 
-def parse_line(line: str, name: str, number: int) -> Any:
-    """The JSON value of line `number` of the file `name`; DatasetError names both."""
+def _array(data: bytes, name: str) -> list[Any]:
     try:
-        return json.loads(line)
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{name} is not UTF-8 text: {error}") from error
     except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{name}, line {number}: not valid JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}. "
+        raise DatasetError(f"{name}, line {error.lineno}: not valid JSON: {error.msg}") from error
+
+
+def parse_row(line: bytes, name: str, number: int) -> dict[str, Any] | Defect:
+    """Line `number` of the file `name`, as a row."""
+    try:
+        text = line.decode("utf-8")
+        return _row(json.loads(text), name, number)
+    except UnicodeDecodeError as error:
+        return Defect(name, number, f"is not UTF-8 text: {error}", line=True)
+    except json.JSONDecodeError as error:
+        reason = (
+            f"not valid JSON ({error.msg} at column {error.colno}): {text.strip()[:80]!r}. "
             "Repair or remove the line; a file that was cut off while it was written ends like this."
-        ) from error
+        )
+        return Defect(name, number, reason, line=True)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
+        return Defect(name, number, f"cannot be read: {error}", line=True)
+
+
+def _row(value: Any, name: str, number: int) -> dict[str, Any] | Defect:
+    if isinstance(value, dict):
+        return value
+    return Defect(name, number, f"a row must be an object, not {type(value).__name__}")

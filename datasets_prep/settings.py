@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets_prep.decontaminate import evaluation_files
 from datasets_prep.row_checks import DatasetError
 
 # The `dataset` column of each judge type; other judge types are general-NAME.
 JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
 Turns = Literal["first", "full"]
 TargetChoice = Literal["auto", "user", "system"]
+# Of the filters' rules: raised when the same settings come to leave out other rows.
+RULES = 2
 
 
 def dataset_of(judge_type: str) -> str:
@@ -76,10 +79,18 @@ class Settings:
             raise DatasetError(f"--overlap is a share above 0, of at most 1, not {self.overlap}")
 
     def of_filters(self) -> dict[str, Any]:
-        """What the filtered files depend on: a continued run takes those over only where all of this is the same."""
+        """What the filtered files depend on: a continued run takes those over only where all of this is the same.
+
+        DatasetError where evaluation prompts are not there.
+        """
         drawing = ("num_prompts", "near_duplicates", "shingle")
         values = {name: value for name, value in asdict(self).items() if name not in drawing}
-        return values | {"stamps": [_stamp(name) for name in (*self.files, *self.decontaminate, self.tokenizer)]}
+        asked = [file for name in self.decontaminate for file in evaluation_files(name)]
+        return values | {
+            "rules": RULES,
+            "stamps": [_stamp(file) for file in (*self.files, self.tokenizer)],
+            "evaluation_stamps": [_stamp(file) for file in asked],
+        }
 
 
 def fingerprint(values: Any) -> str:
@@ -89,7 +100,7 @@ def fingerprint(values: Any) -> str:
 
 def _stamp(name: str) -> list[Any]:
     """Size and time of a local file; of an address nothing, since the hub's hold their revision."""
-    path = Path(name.partition("#")[0])
+    path = Path(name).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         return [name]

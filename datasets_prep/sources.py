@@ -122,6 +122,12 @@ def files_of(data: Sequence[str], split: str) -> list[str]:
     return sorted(files)
 
 
+def public_name(name: str) -> str:
+    """A local file or folder without the folders of one machine; an address or a hub id as it is."""
+    path = Path(name).expanduser()
+    return path.name if path.exists() else name
+
+
 def hub_files(name: str, split: str) -> list[str]:
     """Addresses of a split's files, with the revision that they were listed at; nothing is downloaded."""
     import datasets

@@ -19,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from datasets_prep.batches import open_file
 from datasets_prep.card import card_json, card_text
 from datasets_prep.files import write_text, write_whole
-from datasets_prep.reading import numbered_rows, open_file
+from datasets_prep.reading import numbered_rows
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.settings import dataset_of
 from datasets_prep.validate import row_files
@@ -42,12 +43,20 @@ def retag(value: Any, dataset: str) -> Any:
 
 
 def tag_file(source: str, target: Path, dataset: str) -> tuple[int, int]:
-    """Write `source` to `target` with other tags. Returns (rows, rows with a judge). DatasetError names the row."""
+    """Write `source` to `target` with other tags. Returns (rows, rows with a judge).
+
+    DatasetError names the row, or says that no row has a judge; an older `target` is then left as it was.
+    """
     if (target.suffix == ".parquet") != source.endswith(".parquet"):
         raise DatasetError(f"{target}: the format stays, so it must end like {source}")
-    write = _tag_parquet if source.endswith(".parquet") else _tag_json
     counts = [0, 0]
-    write_whole(target, lambda temporary: write(source, temporary, dataset, counts))
+
+    def write(temporary: Path) -> None:
+        (_tag_parquet if source.endswith(".parquet") else _tag_json)(source, temporary, dataset, counts)
+        if not counts[1]:
+            raise DatasetError(f"{source}: no row names a judge ({_JUDGED}...) in its column dataset")
+
+    write_whole(target, write)
     return counts[0], counts[1]
 
 
@@ -118,9 +127,6 @@ def tag(source: str, output: Path, dataset: str, split: str = "train") -> None:
         if target.exists() and "://" not in file and target.samefile(file):
             raise DatasetError(f"{target} is the input itself: choose another --output")
         rows, judged = tag_file(file, target, dataset)
-        if not judged:
-            target.unlink()
-            raise DatasetError(f"{file}: no row names a judge ({_JUDGED}...) in its column dataset")
         print(f"{target}: {rows:,} rows, {judged:,} of them {dataset}")
     card = Path(source) / "card.json"
     if not one and card.is_file():

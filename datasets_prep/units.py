@@ -22,11 +22,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from datasets_prep.batches import Unit
 from datasets_prep.decontaminate import Decontaminator
 from datasets_prep.filters import Candidate, RowFilter, Tools
 from datasets_prep.languages import Detector
 from datasets_prep.lengths import TokenCounter
-from datasets_prep.reading import Unit, read_unit
+from datasets_prep.reading import read_unit
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.settings import Settings
 from datasets_prep.sources import SOURCES
@@ -60,7 +61,12 @@ def filter_unit(unit: Unit, settings: Settings, tools: Tools, path: Path) -> dic
     found: list[Candidate] = []
     for batch in read_unit(unit, SOURCES[settings.source]):
         found += row_filter(batch)
-    told = {"counts": dict(row_filter.counts), "examples": row_filter.examples}
+    told = {
+        "file": unit.file,
+        "counts": dict(row_filter.counts),
+        "unlabelled": dict(row_filter.unlabelled),
+        "examples": row_filter.examples,
+    }
     _write(found, told, path)
     return told
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from flip_plugin.evals.benchmark_metrics import Value, score_candidates
 from flip_plugin.evals.benchmarks import BENCHMARKS, load_prompts
@@ -22,10 +23,14 @@ from flip_plugin.evals.candidates import add_sampling, generate, read_candidates
 from flip_plugin.evals.cells import MISSING_RULE, mean_cell, print_cells
 from flip_plugin.evals.engine import has_failed, judge_items, tell_failures
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.leads import RULE as LEAD_RULE
+from flip_plugin.evals.leads import lead_cells
 from flip_plugin.evals.options import EvalOptions, add_common
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
-from flip_plugin.evals.scoring import picks
+from flip_plugin.evals.scoring import invalid_share, picks
 from flip_plugin.evals.selection import (
+    asked_within,
     expected,
     knockout_weights,
     pick_weights,
@@ -106,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         options=options,
         settings={"sizes": list(sizes), "metric": metric, "candidates": m},
         notes={"cost": told, "policy": args.policy or str(args.candidates)},
-        rules=[*RULES, MISSING_RULE],
+        rules=[*RULES, MISSING_RULE, LEAD_RULE],
     )
     values = score_candidates(metric, candidates, folder.path / "metric.jsonl", timeout=options.timeout)
     judgements = judge_items(
@@ -173,16 +178,39 @@ def applies(item: EvalItem, method: str, sizes: Sequence[int], m: int) -> bool:
 
 
 def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptions) -> list[Cell]:
-    """A cell for each judge, method and N; then the oracle's and the random line."""
+    """A cell for each judge, method and N; FLIP's leads at each N; then the oracle's and the random line."""
     by_place: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
     for one in judgements:
         by_place[one.judge, one.method].append(one)
-    cells = [
-        _cell(table, by_place[spec.name, method], spec.name, method, n, options.seeds)
-        for spec in options.judges
-        for method in options.methods
-        for n in table.sizes
-    ]
+    cells, leads = [], []
+    for spec in options.judges:
+        lines = {
+            method: {n: _line(table, by_place[spec.name, method], method, n, options.seeds) for n in table.sizes}
+            for method in options.methods
+        }
+        place: dict[str, Any] = {
+            "evaluation": NAME,
+            "judge": spec.name,
+            "ids": [item.id for item in table.items],
+            "seeds": options.seeds,
+        }
+        for method, line in lines.items():
+            for n, at in line.items():
+                note = "" if any(map(has_failed, at.judged)) else table.note
+                where: dict[str, Any] = {
+                    **place,
+                    "method": method,
+                    "group": f"N={n}",
+                    "metric": table.metric,
+                    "note": note,
+                }
+                cell = mean_cell(at.worth, judgements=at.judged, **where)
+                cells.append(replace(cell, invalid=invalid_share(at.used)))
+        for n in (n for n in table.sizes if n > 1):  # of one there is nothing to pick
+            worths = {method: line[n].worth for method, line in lines.items()}
+            used = {method: line[n].used for method, line in lines.items()}
+            leads += lead_cells(worths, used, metric=table.metric, group=f"N={n}", **place)
+    cells += leads
     for line in (ORACLE, RANDOM):
         for n in table.sizes:
             worth: dict[tuple[str, int], float | None] = {}
@@ -204,30 +232,44 @@ def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptio
     return cells
 
 
-def _cell(table: Table, judgements: Sequence[Judgement], judge: str, method: str, n: int, seeds: Sequence[int]) -> Cell:
+class Line(NamedTuple):
+    """What one judge's and method's picks of N are worth, by (item id, seed), and the judgements that they rest on.
+
+    `used` are the same judgements with the statuses of those questions alone that matter at this N.
+    """
+
+    worth: dict[tuple[str, int], float | None]
+    judged: list[Judgement]
+    used: list[Judgement]
+
+
+def _line(table: Table, judgements: Sequence[Judgement], method: str, n: int, seeds: Sequence[int]) -> Line:
+    line = Line({}, [], [])
     needed = {one_id(item, method, n): item for item in table.items}
-    mine = [one for one in judgements if one.id in needed] if n > 1 else []
-    worth: dict[tuple[str, int], float | None] = {}
-    for one in mine:
-        item = needed[one.id]
-        weights = weights_of(one, n, len(item.responses), table.pairwise)
-        worth[item.id, one.seed] = None if has_failed(one) else expected(weights, table.metric_of(item.id))
+    for one in judgements if n > 1 else ():
+        if item := needed.get(one.id):
+            m = len(item.responses)
+            weights = weights_of(one, n, m, table.pairwise)
+            line.worth[item.id, one.seed] = None if has_failed(one) else expected(weights, table.metric_of(item.id))
+            line.judged.append(one)
+            line.used.append(replace(one, statuses=statuses_of(one, n, m)))
     if n == 1:  # nothing to choose from: the same for all
         for item in table.items:
             value = expected(pick_weights([0.0] * len(item.responses), 1), table.metric_of(item.id))
-            worth |= {(item.id, seed): value for seed in seeds}
-    return mean_cell(
-        worth,
-        evaluation=NAME,
-        judge=judge,
-        method=method,
-        group=f"N={n}",
-        metric=table.metric,
-        ids=[item.id for item in table.items],
-        seeds=seeds,
-        judgements=mine,
-        note="" if any(map(has_failed, mine)) else table.note,
-    )
+            line.worth.update({(item.id, seed): value for seed in seeds})
+    return line
+
+
+def statuses_of(judgement: Judgement, n: int, m: int) -> Sequence[str]:
+    """The statuses of the questions that the line at `n` of `m` candidates rests on.
+
+    Pairwise was asked once for every N, and its small blocks need a part of that; what could not be asked at all
+    has the one status that stands for it.
+    """
+    comparisons = judgement.extra.get("comparisons", ())
+    if judgement.method != "pairwise" or not comparisons:
+        return judgement.statuses
+    return [judgement.statuses[at] for at in asked_within(comparisons, m, n)]
 
 
 def weights_of(judgement: Judgement, n: int, m: int, pairwise: str = "knockout") -> list[float]:
@@ -306,6 +348,7 @@ def _candidates(args: argparse.Namespace, options: EvalOptions) -> list[EvalItem
         prompts = load_prompts(
             args.benchmark, options.data or None, split=options.split, count=count, seed=args.data_seed
         )
+        hold(options.output)
         path = Path(options.output) / "candidates.jsonl"
         items = generate(prompts, args, path, max_concurrency=options.max_concurrency)
     else:

@@ -24,6 +24,7 @@ from typing import IO, Any
 from flip_plugin.evals.benchmarks import BENCHMARKS, load_prompts
 from flip_plugin.evals.items import EvalItem
 from flip_plugin.evals.judges import JudgeSpec, open_model
+from flip_plugin.evals.run_lock import hold_file, let_go_file
 from flip_plugin.evals.runs import write_text
 from flip_plugin.evals.sources import RowError, read_rows
 from flip_plugin.judge import JudgeClient
@@ -98,7 +99,8 @@ def generate(
 ) -> list[EvalItem]:
     """The candidates of `path`, sampled as the options of `add_sampling` say where they are not there yet.
 
-    Raises `CommandError` when the file was made with other settings, or the policy fails.
+    Raises `CommandError` when the file was made with other settings or holds other prompts, when another process
+    is writing it, and when the policy fails.
     """
     if args.num_candidates < 1 or args.policy_max_tokens < 1 or args.policy_temperature < 0:
         raise CommandError(
@@ -116,12 +118,12 @@ def generate(
         # Other prompts would take the place of these.
         "prompts": hashlib.sha256("\n".join(item.id for item in prompts).encode()).hexdigest(),
     }
+    hold_file(path)
     _check_settings(path, settings, getattr(args, "overwrite", False))
     partial = path.with_name(f"{path.name}.partial")
     done = {item.id: item for item in _known(path, partial)}
-    other = next((item.id for item in prompts if item.id in done and done[item.id].prompt != item.prompt), None)
-    if other is not None:
-        raise CommandError(f"{path} has another prompt with the id {other!r}: name another file, or use --overwrite")
+    _check_prompts(path, prompts, done)
+    write_text(_settings_file(path), json.dumps(settings, indent=1) + "\n")
     missing = [item for item in prompts if item.id not in done]
     if missing:
         sampling: dict[str, Any] = {
@@ -141,6 +143,7 @@ def generate(
     if missing or not path.exists():
         write_text(path, "".join(_line(item) for item in items))
         partial.unlink(missing_ok=True)
+    let_go_file(path)
     return items
 
 
@@ -268,11 +271,10 @@ def _line(item: EvalItem) -> str:
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
-    file, partial = path.with_name(f"{path.name}.settings"), path.with_name(f"{path.name}.partial")
+    file, partial = _settings_file(path), path.with_name(f"{path.name}.partial")
     if overwrite:
         for one in (path, partial, file):
             one.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     begun = path.exists() or partial.exists()
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() and begun else None
     if before is not None and before != settings:
@@ -282,4 +284,17 @@ def _check_settings(path: Path, settings: Mapping[str, Any], overwrite: bool) ->
             if before.get(name) != settings.get(name)
         )
         raise CommandError(f"{path} was made otherwise ({differs}): name another file, or use --overwrite")
-    write_text(file, json.dumps(settings, indent=1) + "\n")
+
+
+def _check_prompts(path: Path, prompts: Sequence[EvalItem], done: Mapping[str, EvalItem]) -> None:
+    """What is in the file must be of these prompts: the others would be lost when it is written."""
+    wanted = {item.id: item.prompt for item in prompts}
+    for name, item in done.items():
+        if name not in wanted:
+            raise CommandError(f"{path} has the prompt {name!r}, too: name another file, or use --overwrite")
+        if item.prompt != wanted[name]:
+            raise CommandError(f"{path} has another prompt with the id {name!r}: name another file, or use --overwrite")
+
+
+def _settings_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.settings")

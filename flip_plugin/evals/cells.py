@@ -148,6 +148,8 @@ def print_cells(
     for judge, method in dict.fromkeys((cell.judge, cell.method) for cell in cells):
         row = [by_place.get((judge, method, group, metric)) for group, metric in columns]
         whole = [cell for cell in row if cell is not None]
+        if not whole:  # what has other figures alone is no row
+            continue
         widest = next((cell for cell in whole if cell.group == "all"), whole[-1] if whole else None)
         invalid = None if widest is None else widest.invalid
         shown = [_value(cell, 100 if percent else 1) for cell in row]

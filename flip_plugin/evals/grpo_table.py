@@ -1,9 +1,10 @@
 """Checkpoints by benchmarks: what training under each reward did to the policy (the paper's GRPO table).
 
 Each (checkpoint, task) pair is evaluated once by lm-eval (`grpo_worker`, a process a checkpoint); its results
-stand in ``pairs/<checkpoint>/<task>.json``, and a pair whose file is there is not run again. Cells have the
-checkpoint as `judge`, the reward it was trained with as `method` ("" for none), the task as `group` and
-lm-eval's name of the metric as `metric`; `low` and `high` are the value plus and minus 1.96 standard errors.
+stand in ``pairs/<checkpoint>/<task>.json``. A pair whose file is there is not run again: it must be of the same path,
+with the same `contents`, and made with the same settings. Cells have the checkpoint as `judge`, the reward it was
+trained with as `method` ("" for none), the task as `group` and lm-eval's name of the metric as `metric`; `low` and
+`high` are the value plus and minus 1.96 standard errors.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flip_plugin.evals.contents import contents_of
 from flip_plugin.evals.grpo_tasks import (
     BENCHMARKS,
     TASK_FOLDER,
@@ -27,6 +29,7 @@ from flip_plugin.evals.grpo_tasks import (
     size_of,
 )
 from flip_plugin.evals.items import Cell
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
 from flip_plugin.score_file import CommandError
 
@@ -100,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         "apply_chat_template": False if args.no_chat_template else None,
     }
     if args.overwrite:
+        hold(args.output)
         for file in (args.output / "pairs").glob("*/*.json"):
             file.unlink()
     opened = open_run(
@@ -122,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
     print(table_text(cells, list(checkpoints), list(args.tasks)))
     print(path, file=sys.stderr)
     for name in failed:
-        print(f"failed: {name}; the same command again runs what is missing", file=sys.stderr)
+        missing = [task for task in args.tasks if not pair_file(args.output, name, task).exists()]
+        told = f"failed: {name} ({', '.join(missing)})" if missing else f"failed: {name}"
+        print(f"{told}; the same command again runs what is missing", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -167,13 +173,15 @@ def evaluate_pairs(
 ) -> list[str]:
     """Run what has no file yet, a process a checkpoint; the names of checkpoints whose process failed.
 
-    Raises `CommandError` where a file is of another checkpoint or was made with other settings.
+    Raises `CommandError` where a file is of another checkpoint, of one that was changed since, or was made with other
+    settings.
     """
     from tqdm import tqdm
 
+    of = {name: {"checkpoint": path, "contents": contents_of(path)} for name, path in checkpoints.items()}
     waiting = {
-        name: [task for task in tasks if not _done(output, name, path, task, asked)]
-        for name, path in checkpoints.items()
+        name: [task for task in tasks if not _done(pair_file(output, name, task), {**asked, **of[name]})]
+        for name in checkpoints
     }
     failed = []
     total = len(checkpoints) * len(tasks)
@@ -184,7 +192,7 @@ def evaluate_pairs(
             jobs = [{"task": benchmark_of(task).task, "file": str(pair_file(output, name, task))} for task in missing]
             job = {
                 **asked,
-                "checkpoint": checkpoints[name],
+                **of[name],
                 "tasks": jobs,
                 "include_path": [str(one) for one in include],
             }
@@ -254,17 +262,22 @@ def _pair_cells(found: Mapping[str, Any], checkpoint: str, task: str, reward: st
     return cells
 
 
-def _done(output: Path, name: str, path: str, task: str, asked: Mapping[str, Any]) -> bool:
-    file = pair_file(output, name, task)
+def _done(file: Path, wanted: Mapping[str, Any]) -> bool:
     if not file.exists():
         return False
     found = json.loads(file.read_text(encoding="utf-8"))
-    for what, wanted in {"checkpoint": path, **{key: asked[key] for key in SAME}}.items():
-        if found.get(what) != wanted:
+    for what in ("checkpoint", *SAME):
+        if found.get(what) != wanted[what]:
             raise CommandError(
-                f"{file} was made with {what} {found.get(what)!r}, not {wanted!r}: "
+                f"{file} was made with {what} {found.get(what)!r}, not {wanted[what]!r}: "
                 "choose another --output or another name, or use --overwrite"
             )
+    # A pair of an older version does not know, and a hub's id has none.
+    if found.get("contents") is not None and found["contents"] != wanted["contents"]:
+        raise CommandError(
+            f"{wanted['checkpoint']} has changed since {file} was made: give the new one another name, "
+            f"or remove {file.parent}, and it is evaluated again"
+        )
     return True
 
 

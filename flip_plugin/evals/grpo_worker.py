@@ -3,6 +3,7 @@
 The model is loaded once for all its tasks, and its memory is free when the process ends. A job (JSON):
 
     checkpoint    path or Hugging Face id
+    contents      what `contents_of` said of it; is kept with the results
     backend       vllm or hf
     model_args    keywords for lm-eval's model
     tasks         [{"task": lm-eval's name, "file": where its results go}]
@@ -90,7 +91,8 @@ def _kept(found: Mapping[str, Any], job: Mapping[str, Any], task: str, template:
         for name, rows in (found.get("samples") or {}).items()
         for one in rows[:20]
     ]
-    told = {name: job.get(name) for name in ("checkpoint", "backend", "model_args", "gen_kwargs", "limit", "seed")}
+    asked = ("checkpoint", "contents", "backend", "model_args", "gen_kwargs", "limit", "seed")
+    told = {name: job.get(name) for name in asked}
     return {
         "task": task,
         "apply_chat_template": template,

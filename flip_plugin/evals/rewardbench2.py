@@ -17,6 +17,8 @@ from flip_plugin.evals.cells import MISSING_RULE, accuracy_cells, print_cells
 from flip_plugin.evals.engine import has_failed, judge_items, tell_failures
 from flip_plugin.evals.intervals import bootstrap
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.leads import RULE as LEAD_RULE
+from flip_plugin.evals.leads import accuracy_leads
 from flip_plugin.evals.options import EvalOptions, add_common
 from flip_plugin.evals.runs import open_run
 from flip_plugin.evals.scoring import RULES, invalid_share
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     options = EvalOptions.from_args(args)
     subsets = list(KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
     items = load_items(options.data, subsets, split=options.split, limit=options.limit)
-    rules = [*RULES, MISSING_RULE, AVERAGES_RULE, *([TIES_RULE] if TIES in subsets else [])]
+    rules = [*RULES, MISSING_RULE, AVERAGES_RULE, LEAD_RULE, *([TIES_RULE] if TIES in subsets else [])]
     folder = open_run(options.output, NAME, items=items, options=options, settings={"subsets": subsets}, rules=rules)
     judgements = judge_items(
         items,
@@ -181,6 +183,7 @@ def make_cells(
         seeds=options.seeds,
         group_order=subsets,
     )
+    cells += accuracy_leads(NAME, rest, judgements, judges=names, methods=options.methods, seeds=options.seeds)
     ties = [item for item in items if item.subset == TIES]
     if not ties:
         return cells

@@ -24,6 +24,7 @@ from flip_plugin.evals.items import EvalItem, Judgement
 from flip_plugin.evals.judges import JudgeSpec, open_judge
 from flip_plugin.evals.options import EvalOptions, add_common
 from flip_plugin.evals.robustness_cells import EVALUATION, print_table, robustness_cells
+from flip_plugin.evals.run_lock import hold
 from flip_plugin.evals.runs import open_run
 from flip_plugin.prompts import PromptSet
 from flip_plugin.score_file import CommandError
@@ -161,8 +162,8 @@ def _strips(args: argparse.Namespace, options: EvalOptions) -> bool:
 
 def _paraphrased(items: Sequence[EvalItem], spec: JudgeSpec, options: EvalOptions) -> Attack:
     """The attack in the words of model `spec`, which is asked here."""
+    hold(options.output)
     path = options.output / f"paraphrases.{spec.name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if options.overwrite:
         path.unlink(missing_ok=True)
     with open_judge(spec, replace(options, temperature=0.0)) as client_of:

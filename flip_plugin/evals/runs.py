@@ -1,7 +1,7 @@
 """A run's folder: ``config.json`` (what was asked, of whom, with which versions), ``items.jsonl``, ``results.json``.
 
 All are written atomically. A folder is continued by the same command; one that was made with other settings
-is refused, with what differs. Judges, methods and seeds may be added to it.
+is refused, with what differs. Judges, methods and seeds may be added to it. One process at a time has it open.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from flip_plugin.evals.items import Cell, EvalItem
 from flip_plugin.evals.journal import FOLDER
 from flip_plugin.evals.options import REPLIES, EvalOptions
+from flip_plugin.evals.run_lock import hold, let_go
 from flip_plugin.score_file import CommandError
 
 CONFIG, ITEMS, RESULTS = "config.json", "items.jsonl", "results.json"
@@ -38,13 +39,15 @@ class Run:
     config: Mapping[str, Any]
 
     def finish(self, cells: Sequence[Cell], rules: Sequence[str] | None = None) -> Path:
-        """Write results.json (``{"cells", "rules", "config"}``) atomically; the path."""
+        """Write results.json (``{"cells", "rules", "config"}``) atomically, and let the next process in; the path."""
         results = {
             "cells": [cell.to_dict() for cell in cells],
             "rules": list(self.config["rules"] if rules is None else rules),
             "config": self.config,
         }
-        return write_json(self.path / RESULTS, results)
+        written = write_json(self.path / RESULTS, results)
+        let_go(self.path)
+        return written
 
 
 def open_run(
@@ -61,9 +64,11 @@ def open_run(
     """Make or continue a run folder.
 
     `settings` (with those of `options`, and the items) must be the same when it is continued; `notes` may change.
-    Raises `CommandError` with what differs. `overwrite` (or `options.overwrite`) removes what is there.
+    Raises `CommandError` with what differs, and where another process has the folder open.
+    `overwrite` (or `options.overwrite`) removes what is there.
     """
     path = Path(output)
+    hold(path)
     if overwrite or (options is not None and options.overwrite):
         _clear(path)
     text = "".join(json.dumps(item.to_dict(), ensure_ascii=False) + "\n" for item in items)
@@ -86,7 +91,6 @@ def open_run(
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     config = json.loads(json.dumps(config))  # as it will be read: tuples are lists
-    path.mkdir(parents=True, exist_ok=True)
     begun = (path / CONFIG).exists()
     if begun:
         before = _read_config(path)
@@ -139,15 +143,6 @@ def load_run(path: str | Path) -> tuple[dict[str, Any], list[EvalItem]]:
         return config, []
     with items.open(encoding="utf-8") as lines:
         return config, [EvalItem(**json.loads(line)) for line in lines]
-
-
-def load_results(path: str | Path) -> dict[str, Any]:
-    """results.json of a run folder, its cells as `Cell`s. Raises `CommandError` when there is none."""
-    file = Path(path) / RESULTS
-    if not file.exists():
-        raise CommandError(f"{path} has no {RESULTS}: it is no finished run of `flip eval`")
-    results = json.loads(file.read_text(encoding="utf-8"))
-    return {**results, "cells": [Cell(**cell) for cell in results["cells"]]}
 
 
 def versions() -> dict[str, str]:

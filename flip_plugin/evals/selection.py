@@ -84,6 +84,22 @@ def blocks(m: int, n: int) -> list[list[int]]:
     return [list(range(start, start + n)) for start in range(0, m - n + 1, n)]
 
 
+def asked_within(comparisons: Iterable[Sequence[int | None]], m: int, n: int) -> list[int]:
+    """Which questions the pairwise line at `n` rests on: the indices of those between two candidates of one block.
+
+    `comparisons` are rows that begin with the two candidates. In a knockout these are the matches of the first rounds.
+
+    >>> asked_within([(0, 1), (2, 3), (0, 3)], 4, 2)
+    [0, 1]
+    """
+    block_of = {candidate: number for number, block in enumerate(blocks(m, n)) for candidate in block}
+    return [
+        at
+        for at, (first, second, *_) in enumerate(comparisons)
+        if first in block_of and block_of[first] == block_of.get(second)
+    ]
+
+
 def tournament_weights(
     comparisons: Iterable[Comparison],
     m: int,

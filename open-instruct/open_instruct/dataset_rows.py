@@ -47,7 +47,7 @@ def load_dataset_mixer(dataset_mixer_list: Sequence[str], splits: Sequence[str],
     """The rows of several data sets, one after the other, each cut to its share.
 
     `dataset_mixer_list` holds pairs, as typed: a name, and how much of it. A name is a .jsonl, .json
-    or .parquet file, a folder (`save_to_disk` or a hub snapshot), or a Hugging Face id. An amount
+    or .parquet file, a folder (`save_to_disk`, or files of rows), or a Hugging Face id. An amount
     with a point is a share (`1.0`: all), one without a number of rows. `splits` has one split for
     each name, or one for all; files have no splits, and ignore it. The same seed takes the same rows.
 
@@ -91,13 +91,30 @@ def _read(name: str, split: str) -> Dataset:
     if not path.is_dir() and (suffix in (".jsonl", ".json", ".parquet") or name.startswith(("/", ".", "~"))):
         raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
     try:
-        return datasets.load_dataset(name, split=split)
+        files = _folder_files(path, split) if path.is_dir() else []
+        if not files:
+            return datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub's errors have no common base class
         raise DatasetError(
             f"{name}, split {split!r}, could not be loaded: {type(error).__name__}: {error}\n"
             "Check the name and the split, and that this machine can reach the Hugging Face hub or has it cached; "
             "or give a local .jsonl or .parquet file."
         ) from error
+    parts = []
+    for file in files:  # each by itself, so that a row is named by its file and its number there
+        rows = _read(file, split)
+        require_columns(rows.column_names, file)
+        parts.append(_with_origin(rows, file))
+    return _concatenate(parts)
+
+
+def _folder_files(folder: Path, split: str) -> list[str]:
+    """The files that `datasets` takes for a folder's split, in its order; [] where any is of another format."""
+    import datasets
+
+    listed = datasets.load_dataset_builder(str(folder)).config.data_files or {}
+    files = [str(file) for file in listed.get(split, ())]
+    return files if all(file.endswith((".jsonl", ".json", ".parquet")) for file in files) else []
 
 
 def _from_rows(numbered: list[tuple[int, Row]], name: str) -> Dataset:

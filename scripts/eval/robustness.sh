@@ -3,4 +3,5 @@
 #   bash scripts/eval/robustness.sh [any flag of flip eval robustness]         --plan says what it would cost
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/eval.sh"
-flip_eval robustness --data "$REWARDBENCH2" "${JUDGING[@]}" --output "$OUTPUT_DIR/robustness" "$@"
+flip_eval robustness --data "$REWARDBENCH2" "${JUDGING[@]}" "${ROBUSTNESS[@]}" \
+    --output "$OUTPUT_DIR/robustness" "$@"

@@ -258,6 +258,29 @@ def test_half_of_an_evaluation_prompts_ngrams_count():
     assert not Decontaminator(["one two"], n=3).contaminated("one two three four")
 
 
+def test_a_short_evaluation_prompt_is_found_as_a_turn_among_several(tmp_path):
+    rows = [
+        {"messages": [{"role": "system", "content": "You answer in rhymes only."}, *turns_of("What is 2 plus two?")]},
+        {"messages": turns_of("Name a river of Asia.", "The Lena.", "what is 2 PLUS two", "4", "Thank you very much!")},
+        {"messages": turns_of("What is 2 plus two? Answer in a word.")},
+        {"messages": [{"role": "system", "content": ""}, *turns_of("Name a lake of Asia.")]},
+        {"messages": turns_of("Name a river of Asia.", "Where is the station?", "What is 2", "?", "plus two?")},
+    ]
+    file = write(tmp_path / "rows.jsonl", rows)
+    asked = [turns_of("What is 2 plus two?"), [{"role": "user", "content": [{"type": "text", "text": "?!"}]}]]
+    evaluation = write(tmp_path / "eval.jsonl", [{"messages": turns} for turns in asked])
+    _, card = prepared(
+        tmp_path, file, source="messages", language="any", turns="full", min_tokens=1, decontaminate=evaluation
+    )
+    assert left_out(card) == {"contaminated": 2} and card["rows"] == 3
+
+
+def test_evaluation_prompts_of_other_kinds_are_told(tmp_path, capsys):
+    evaluation = write(tmp_path / "eval.jsonl", [{"messages": [{"role": "user", "content": [{"type": "image"}]}]}])
+    error = refused(capsys, tmp_path, write(tmp_path / "rows.jsonl", ROWS), "--decontaminate", str(evaluation))
+    assert "eval.jsonl, row 1, messages: a content part of type image" in error
+
+
 def test_a_column_that_is_not_there_is_told(tmp_path, capsys):
     file = write(tmp_path / "rows.jsonl", ROWS)
     evaluation = write(tmp_path / "eval.jsonl", [{"text": "x"}])

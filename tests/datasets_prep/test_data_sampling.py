@@ -137,6 +137,22 @@ def test_the_same_command_again_has_nothing_to_do_and_another_does_not_overwrite
     assert len(read_rows(tmp_path / "out" / "train.jsonl")) == 11
 
 
+def test_a_failed_overwrite_leaves_the_older_set_as_it_was(tmp_path, capsys):
+    data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
+    prepare(data, tmp_path / "out", "--num_prompts", "10")
+
+    def files():
+        return {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.suffix}
+
+    before = files()
+    for flags, words in (("--language", "Korean"), "no row is left"), (("--tokenizer", str(tmp_path)), "be loaded"):
+        assert main(command(data, tmp_path / "out", "--workers", "1", "--overwrite", *flags), source="wildchat") == 1
+        assert words in capsys.readouterr().err
+        assert files() == before
+    assert main(command(data, tmp_path / "out", "--overwrite", "--format", "parquet"), source="wildchat") == 0
+    assert files().keys() == {"train.parquet", "card.json", "card.md"}
+
+
 def test_finished_units_are_taken_over_only_with_the_same_filters(tmp_path, capsys):
     data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
     prepare(data, tmp_path / "out", "--num_prompts", "10", "--keep_work")
@@ -148,6 +164,23 @@ def test_finished_units_are_taken_over_only_with_the_same_filters(tmp_path, caps
     prepare(data, tmp_path / "out", "--num_prompts", "15", "--keep_work", "--overwrite", "--min_tokens", "5")
     assert unit.stat().st_mtime_ns > made
     assert "all is read again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["FOLDER", "FOLDER#q", "FILE", "FILE:test", "FILE:test#q"])
+def test_changed_evaluation_prompts_are_another_run(tmp_path, capsys, name):
+    data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
+    file = write(tmp_path / "evals" / "one.jsonl", [{"q": "Who?"}])
+    name = name.replace("FOLDER", str(file.parent)).replace("FILE", str(file))
+    options = ("--keep_work", "--decontaminate", name if "#" in name else f"{name}#q")
+    prepare(data, tmp_path / "out", *options)
+    prepare(data, tmp_path / "out", *options)
+    assert "nothing to do" in capsys.readouterr().out
+    assert str(tmp_path) not in (tmp_path / "out" / "card.json").read_text()
+    write(file, [{"q": "Who?"}, {"q": prompt(3)}])
+    assert main(command(data, tmp_path / "out", *options), source="wildchat") == 1
+    assert "of other files" in capsys.readouterr().err
+    prepare(data, tmp_path / "out", *options, "--overwrite")
+    assert left_out(tmp_path / "out") == {"contaminated": 1}
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, capsys):

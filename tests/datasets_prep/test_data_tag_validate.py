@@ -79,6 +79,10 @@ def test_rows_that_cannot_be_tagged(tmp_path, rows, words):
     with pytest.raises(DatasetError, match=words):
         tag.tag(str(file), tmp_path / "b.jsonl", "general-quality")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    older = write(tmp_path / "b.jsonl", [row("older")])
+    with pytest.raises(DatasetError, match=words):
+        tag.tag(str(file), older, "general-quality")
+    assert read_rows(older) == [row("older")]
 
 
 def test_the_input_is_not_overwritten_and_the_format_stays(tmp_path):

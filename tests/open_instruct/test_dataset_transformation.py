@@ -107,6 +107,27 @@ def test_sets_that_differ_in_details_are_joined(tmp_path):
     validate_rows(joined, VERIFIERS)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_a_row_of_a_folder_is_named_by_its_file_and_its_number_there(suffix, tmp_path):
+    from datasets import Dataset
+
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "card.json").write_text("{}")  # no rows: of a split are the files that have its name
+    for name, rows in (("a", [row("1"), row("2")]), ("b", [row("3"), row(ground_truth=" ")])):
+        path = folder / f"train-{name}.{suffix}"
+        if suffix == "parquet":
+            Dataset.from_list(rows).to_parquet(str(path))
+        elif suffix == "json":
+            path.write_text(json.dumps(rows))
+        else:
+            write_jsonl(path, rows)
+    loaded = load_dataset_mixer([str(folder), "1.0"], ["train"], 1)
+    assert loaded["ground_truth"][:] == ["1", "2", "3", " "]
+    with pytest.raises(DatasetError, match=f"row 2 of {folder}/train-b.{suffix}, ground_truth: is missing or empty"):
+        validate_rows(loaded, VERIFIERS)
+
+
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row()) + "\n\n" + '{"messages": [\n')

@@ -57,6 +57,17 @@ def test_the_environment_chooses_judges_methods_and_seeds(tree):
     assert values(call, "--methods") == ["flip", "listwise"] and values(call, "--seeds") == ["7"]
 
 
+def test_the_tiny_robustness_is_short_and_the_paper_s_is_whole(tree):
+    [tiny] = tree.evaluations("scripts/eval/robustness.sh")
+    assert values(tiny, "--limit") == ["48"] and "--attacks" not in tiny
+    last = max(place for place, word in enumerate(tiny) if word == "--seeds")  # which wins
+    assert values(tiny[last:], "--seeds") == ["1"]
+    [asked] = tree.evaluations("scripts/eval/robustness.sh", SEEDS="3 4")
+    assert values(asked, "--seeds") == ["3", "4"] and asked.count("--seeds") == 1
+    [paper] = tree.evaluations("scripts/eval/robustness.sh", PROFILE="paper")
+    assert "--limit" not in paper and paper.count("--seeds") == 1
+
+
 def test_best_of_n_runs_each_benchmark_with_its_metric(tree):
     calls = tree.evaluations("scripts/eval/best_of_n.sh", PROFILE="paper", HUMAN_INTEREST="interest.json")
     assert [values(call, "--benchmark")[0] for call in calls] == ["ifeval", "math", "alpaca_eval", "human_interest"]

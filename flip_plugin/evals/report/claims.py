@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from flip_plugin.evals import paper
 from flip_plugin.evals.grpo_tasks import benchmark_of
 from flip_plugin.evals.items import Cell
+from flip_plugin.evals.leads import JUDGES, LEAD
 from flip_plugin.evals.report.charts import candidates
 from flip_plugin.evals.report.reading import EvalRun, Found
 from flip_plugin.evals.report.tables import BOUNDS, distinct, find, primary
 from flip_plugin.evals.report.training import TrainingRun, is_measure
-from flip_plugin.evals.report.verdicts import Part, Verdict, compare, difference, over_runs, overall, told
+from flip_plugin.evals.report.verdicts import Part, Verdict, ahead, compare, difference, over_runs, overall, told
 
 JUDGE_METHODS = ("pointwise", "listwise", "pairwise")
 
@@ -54,13 +55,15 @@ def check_claims(found: Found, sizes: Mapping[str, float]) -> list[Claim]:
 
 
 RULES = {
-    "flip_beats_judges": "For each judge: FLIP's accuracy against that of each other method, over all subsets.",
+    "flip_beats_judges": "For each judge: FLIP's accuracy against that of each other method, over all subsets, "
+    "by the lead.",
     "judge_size": "FLIP's accuracy less the mean of the judge methods', for the smallest judge against each larger "
-    "one. The interval of a difference adds up the squares of its parts', as if they were independent.",
+    "one. A judge's gain is FLIP's lead over that mean, with its interval.",
     "length": "For each judge: FLIP's accuracy in the longest bucket against that in the shortest.",
     "robustness": "For each judge and attack: what the attack adds to the bad response's wins under FLIP against what "
     "it adds under every other method (lower is better). FLIP with echo control is compared too, and does not count.",
-    "best_of_n": "For each benchmark and judge: FLIP's pick of the most candidates against that of each other method.",
+    "best_of_n": "For each benchmark and judge: FLIP's pick of the most candidates against that of each other method, "
+    "by the lead.",
     "grpo": "For each benchmark: the checkpoint trained under FLIP against each one trained under a judge method. For "
     "training runs: the last value of each eval metric that is no reward itself, over the runs of each reward; "
     "a single run has no interval.",
@@ -75,11 +78,17 @@ def against_methods(run: EvalRun) -> list[Part]:
         own = [cell for cell in run.cells if (cell.judge, cell.group, cell.metric) == (judge, "all", metric)]
         flip = find(own, method="flip")
         parts += [
-            compare(f"{judge}: FLIP over {cell.method}", flip, cell)
+            ahead(f"{judge}: FLIP over {cell.method}", lead_over(run, cell), flip, cell)
             for cell in own
             if flip is not None and cell.method in JUDGE_METHODS
         ]
     return parts
+
+
+def lead_over(run: EvalRun, cell: Cell) -> Cell | None:
+    """FLIP's lead over the method of `cell` in the same place, where the run has it."""
+    wanted = {"judge": cell.judge, "method": cell.method, "group": cell.group, "metric": f"{cell.metric}{LEAD}"}
+    return find(run.leads, **wanted)
 
 
 def by_size(run: EvalRun, sizes: Mapping[str, float]) -> list[Part]:
@@ -92,7 +101,9 @@ def by_size(run: EvalRun, sizes: Mapping[str, float]) -> list[Part]:
     for judge in judges:
         own = [cell for cell in run.cells if (cell.judge, cell.group, cell.metric) == (judge, "all", metric)]
         flip, others = find(own, method="flip"), [cell for cell in own if cell.method in JUDGE_METHODS]
-        gain = difference(flip, others) if flip is not None else None
+        gain = find(run.leads, judge=judge, method=JUDGES, group="all", metric=f"{metric}{LEAD}")
+        if gain is None and flip is not None:
+            gain = difference(flip, others)
         if gain is not None:
             gains.append((judge, gain))
     if not gains:
@@ -149,7 +160,7 @@ def best_of_n(run: EvalRun) -> list[Part]:
         own = [cell for n, cell in placed if n == most]
         flip = find(own, method="flip")
         parts += [
-            compare(f"{of}, {metric}, {judge}, N={most}: FLIP over {cell.method}", flip, cell)
+            ahead(f"{of}, {metric}, {judge}, N={most}: FLIP over {cell.method}", lead_over(run, cell), flip, cell)
             for cell in own
             if flip is not None and cell.method in JUDGE_METHODS
         ]

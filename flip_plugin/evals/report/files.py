@@ -30,7 +30,7 @@ def csv_text(found: Found) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for run in found.evals:
-        for cell in run.cells:
+        for cell in (*run.cells, *run.leads):
             row = {
                 **cell.to_dict(),
                 "run": run.name,
@@ -73,7 +73,7 @@ def json_text(found: Found, claims: Sequence[Claim], sizes: Mapping[str, float],
             {
                 "name": run.name,
                 "evaluation": run.evaluation,
-                "cells": [cell.to_dict() for cell in run.cells],
+                "cells": [cell.to_dict() for cell in (*run.cells, *run.leads)],
                 "rules": list(run.rules),
                 "config": run.config,
             }
@@ -144,7 +144,10 @@ def _claims(claims: Iterable[Claim]) -> list[str]:
     for claim in claims:
         lines += ["", f"### {_plain(claim.text)}: {claim.verdict}", "", _plain(claim.rule), ""]
         lines += [f"- {part.verdict}: {_plain(part.label)}: {_plain(part.figures)}" for part in claim.parts]
-    lines += ["", "Not shown: the 95% intervals overlap, or there are none."]
+    lines += [
+        "",
+        "Not shown: the interval of the lead holds 0 (without one: the two 95% intervals overlap), or there is none.",
+    ]
     return lines
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.evals.items import Cell
+from flip_plugin.evals.leads import LEAD
 from flip_plugin.evals.report.text import without_logins
 from flip_plugin.evals.report.training import METRICS, TrainingRun, read_training_run
 from flip_plugin.score_file import CommandError
@@ -23,7 +24,10 @@ RESULTS, CONFIG = "results.json", "config.json"
 
 @dataclass(frozen=True)
 class EvalRun:
-    """A finished evaluation. `name` is the folder's, told apart from others by the folders above it."""
+    """A finished evaluation. `name` is the folder's, told apart from others by the folders above it.
+
+    `leads` are the cells of `flip_plugin.evals.leads`, which compare two methods; `cells` are all the others.
+    """
 
     name: str
     path: Path
@@ -31,6 +35,7 @@ class EvalRun:
     cells: Sequence[Cell]
     rules: Sequence[str] = ()
     config: dict[str, Any] = field(default_factory=dict)
+    leads: Sequence[Cell] = ()
 
 
 @dataclass
@@ -99,7 +104,9 @@ def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:
         return None
     config = without_logins(results.get("config") or {})
     evaluation = str(config.get("evaluation") or (cells[0].evaluation if cells else "evaluation"))
-    return EvalRun(name, folder, evaluation, cells, list(results.get("rules") or []), config)
+    leads = [cell for cell in cells if cell.metric.endswith(LEAD)]
+    figures = [cell for cell in cells if not cell.metric.endswith(LEAD)]
+    return EvalRun(name, folder, evaluation, figures, list(results.get("rules") or []), config, leads)
 
 
 def _short_names(folders: Iterable[Path]) -> dict[Path, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flip_plugin.evals.items import Cell
+from flip_plugin.evals.leads import LEAD
 from flip_plugin.overlap import shared_words
 
 MAX_CHARS = 2500  # of one text of an inspected item
@@ -22,7 +23,7 @@ _PLAIN = re.compile(r"^(shift|score|spearman|kendall|reward|quality$)|(_reward|_
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share, shown in percent; else a score or correlation, shown as it is."""
-    return not _PLAIN.search(metric)
+    return not _PLAIN.search(metric.removesuffix(LEAD))
 
 
 def shown(value: float | None, metric: str) -> str:

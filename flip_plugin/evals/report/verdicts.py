@@ -1,8 +1,10 @@
 """Comparing numbers that have intervals: ``holds``, ``does not hold`` or ``not shown``. Pure arithmetic.
 
-A comparison holds when the intervals lie apart the way that was claimed, does not hold when they lie apart the
-other way, and is not shown when they overlap or when there is no interval. Overlap is a cautious rule: two 95%
-intervals that just touch are a difference at about the 0.5% level.
+Where the run has the lead of one over the other with its own interval (`flip_plugin.evals.leads`), a comparison
+holds when that lies above 0, does not hold when it lies below, and is not shown when it holds 0. Without a lead it
+holds when the two intervals lie apart the way that was claimed, does not hold when they lie apart the other
+way, and is not shown when they overlap or when there is none. Overlap is a cautious rule: two 95% intervals that
+just touch are a difference at about the 0.5% level.
 """
 
 from __future__ import annotations
@@ -52,6 +54,19 @@ def compare(label: str, one: Cell | None, other: Cell | None, *, is_higher: bool
     """`higher` (or lower) as a part, with both numbers."""
     verdict = higher(one, other) if is_higher else higher(other, one)
     return Part(label, verdict, f"{told(one)} against {told(other)}")
+
+
+def ahead(label: str, lead: Cell | None, one: Cell | None, other: Cell | None) -> Part:
+    """Whether `one` is higher than `other` by the `lead` of one over the other; by their intervals without one.
+
+    >>> cell = Cell("e", "j", "m", "all", "accuracy_lead", 0.1, 0.02, 0.18)
+    >>> ahead("", cell, None, None).verdict
+    'holds'
+    """
+    if lead is None or lead.value is None or lead.low is None or lead.high is None:
+        return compare(label, one, other)
+    verdict: Verdict = "holds" if lead.low > 0 else "does not hold" if lead.high < 0 else "not shown"
+    return Part(label, verdict, f"{told(one)} against {told(other)}, a lead of {told(lead)}")
 
 
 def told(cell: Cell | None) -> str:

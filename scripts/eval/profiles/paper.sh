@@ -20,6 +20,7 @@ if [[ ${#JUDGE_LIST[@]} -eq 0 ]]; then JUDGE_LIST=(
 SEEDS="${SEEDS:-1 2 3 4 5}"
 SAMPLING=(--temperature 0.7 --max_tokens 512)
 REWARDBENCH2=allenai/reward-bench-2
+ROBUSTNESS=()  # every item, every run
 
 # Best of N: 300 instructions of each, 16 candidates. human_interest is a file to be fetched by hand: HUMAN_INTEREST=FILE.
 POLICY="${POLICY:-vllm:allenai/Llama-3.1-Tulu-3-8B}"

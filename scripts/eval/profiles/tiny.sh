@@ -4,6 +4,9 @@ WORLD="$ROOT/datasets_prep/tiny_world/models"
 if [[ ${#JUDGE_LIST[@]} -eq 0 ]]; then
     for size in small medium large; do JUDGE_LIST+=("$size=vllm:$WORLD/judges/$size"); done
 fi
+# Every attack on 48 of the 80 pairs, in one run unless SEEDS says more: runs narrow an interval less than pairs do.
+ROBUSTNESS=(--limit 48)
+[[ -n "${SEEDS:-}" ]] || ROBUSTNESS+=(--seeds 1)
 SEEDS="${SEEDS:-1 2}"
 SAMPLING=(--temperature 0.7 --max_tokens 160 --no_schema)
 REWARDBENCH2="$OUTPUT_DIR/data/rewardbench2.parquet"

@@ -5,11 +5,12 @@ import re
 import zlib
 
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.best_of_n import calls, weights_of
 from flip_plugin.evals.items import Judgement
-from flip_plugin.evals.runs import load_results
+from flip_plugin.evals.leads import LEAD
 
 QUALITY = {"poor": 1, "fair": 4, "good": 7, "superb": 10}
 
@@ -62,7 +63,7 @@ def command(candidates, judge, tmp_path, *more):
 
 def cells_of(tmp_path):
     cells = load_results(tmp_path / "run")["cells"]
-    return {(cell.method, cell.group): cell for cell in cells}
+    return {(cell.method, cell.group): cell for cell in cells if not cell.metric.endswith(LEAD)}
 
 
 def test_a_judge_that_knows_is_the_oracle(judge, candidates, tmp_path, capsys):
@@ -76,6 +77,12 @@ def test_a_judge_that_knows_is_the_oracle(judge, candidates, tmp_path, capsys):
         assert cells["random", f"N={n}"].value == pytest.approx(0.55)
         assert cells["flip", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
         assert cells["pointwise", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
+    leads = [cell for cell in load_results(tmp_path / "run")["cells"] if cell.metric.endswith(LEAD)]
+    assert {cell.group for cell in leads} == {"N=2", "N=4"}
+    for lead in leads:
+        if lead.method != "judges":
+            behind = cells["flip", lead.group].value - cells[lead.method, lead.group].value
+            assert lead.value == pytest.approx(behind)
     # Prefixes of two: (poor, good) and (superb, fair).
     assert cells["listwise", "N=2"].value == pytest.approx((0.7 + 1.0) / 2)
     # Blocks of two: good, superb; superb, good.
@@ -115,6 +122,24 @@ def test_a_judge_without_answers_is_a_random_pick_and_all_invalid(judge, candida
     assert all(cells[method, "N=4"].invalid == 1 for method in ("flip", "pointwise", "listwise", "pairwise"))
 
 
+@pytest.mark.parametrize(("pairwise", "asked_at_4"), [("knockout", 6), ("full", 12)])
+def test_pairwise_counts_the_questions_of_its_n_alone(judge, candidates, tmp_path, pairwise, asked_at_4):
+    """The judge has no answer where the good one meets superb: a match of N=4, of no block of two."""
+
+    def lost(body):
+        text = body["messages"][-1]["content"]
+        return "no idea" if "a good one" in text and "superb!" in text else answer(body)
+
+    rows = [json.loads(line) for line in candidates.read_text().splitlines()][:1]
+    candidates.write_text(json.dumps(rows[0]) + "\n")  # (poor, good), (fair, superb)
+    judge.handler = lost
+    more = ("--methods", "pairwise", "--pairwise", pairwise, "--no_schema")
+    assert main(command(candidates, judge, tmp_path, *more)) == 0
+    cells = cells_of(tmp_path)
+    assert cells["pairwise", "N=2"].invalid == 0
+    assert cells["pairwise", "N=4"].invalid == pytest.approx(2 / asked_at_4)
+
+
 def test_a_server_that_fails_is_missing_not_random(judge, candidates, tmp_path):
     judge.handler = lambda body: (400, "broken")
     assert main(command(candidates, judge, tmp_path, "--methods", "flip")) == 1
@@ -132,6 +157,19 @@ def test_a_candidate_without_metric_is_counted_not_zero(judge, candidates, tmp_p
     cell = cells_of(tmp_path)["random", "N=1"]
     assert cell.value == pytest.approx(((0.7 + 0.4 + 1.0) / 3 + 0.55) / 2)
     assert "1 of 8 candidates have no worth" in cell.note
+
+
+def test_a_metric_s_judge_that_fails_ends_the_run_and_is_asked_again(judge, candidates, tmp_path, capsys):
+    """Kept as missing, its values would stay missing: a finished metric is not computed again."""
+    judge.handler = lambda body: (400, "broken") if "superb!" in body["messages"][-1]["content"] else answer(body)
+    metric = ("--metric", f"judge:hosted_vllm/m@{judge.base}", "--methods", "flip")
+    assert main(command(candidates, judge, tmp_path, *metric)) == 2
+    assert "the metric's judge failed" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "results.json").exists() and not (tmp_path / "run" / "judgements").exists()
+    judge.handler = answer
+    assert main(command(candidates, judge, tmp_path, *metric)) == 0
+    cell = cells_of(tmp_path)["oracle", "N=4"]
+    assert cell.value == 1.0 and cell.n == 2 and not cell.note
 
 
 @pytest.mark.parametrize(
@@ -239,6 +277,25 @@ def test_other_prompts_want_another_file(judge, prompts, tmp_path, capsys):
     prompts.write_text(prompts.read_text().replace("tale", "saga"))
     assert main(sampling(judge, prompts, tmp_path / "a.jsonl")) == 2
     assert "has another prompt with the id" in capsys.readouterr().err
+
+
+def test_candidates_of_prompts_that_are_not_asked_for_are_not_lost(judge, prompts, tmp_path, capsys):
+    judge.handler = policy
+    path = tmp_path / "a.jsonl"
+    main(sampling(judge, prompts, path))
+    before = path.read_text()
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(json.dumps({"id": f"o{i}", "prompt": f"saga {i}"}) + "\n" for i in range(6)))
+    assert main(sampling(judge, others, path, "--num_prompts", "2")) == 2
+    assert "was made otherwise (prompts was" in capsys.readouterr().err
+    # A file from elsewhere comes without its settings.
+    settings = path.with_name("a.jsonl.settings")
+    settings.unlink()
+    assert main(sampling(judge, others, path, "--num_prompts", "2")) == 2
+    assert "a.jsonl has the prompt" in capsys.readouterr().err
+    assert path.read_text() == before and not settings.exists()
+    assert main(sampling(judge, others, path, "--num_prompts", "2", "--overwrite")) == 0
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_a_prompt_that_the_policy_cannot_read_has_no_candidates(judge, prompts, tmp_path):

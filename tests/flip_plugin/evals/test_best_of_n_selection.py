@@ -6,6 +6,7 @@ import random
 import pytest
 
 from flip_plugin.evals.selection import (
+    asked_within,
     averaged,
     blocks,
     expected,
@@ -108,3 +109,11 @@ def test_knockout_weights_of_every_block():
 def test_knockout_without_a_verdict_is_a_random_pick():
     assert knockout_weights([None, None], 2) == [0.5, 0.5]
     assert knockout_weights([None, None], 2, best=[1]) == [0, 1]
+
+
+def test_questions_of_a_whole_block():
+    bracket = [(0, 1, 0), (2, 3, None), (4, 5, 4), (0, 3, 3), (3, 4, 4)]
+    assert asked_within(bracket, 6, 2) == [0, 1, 2]
+    assert asked_within(bracket, 6, 4) == [0, 1, 3]  # 4 and 5 are no whole block
+    assert asked_within(bracket, 6, 6) == [0, 1, 2, 3, 4]
+    assert asked_within(bracket, 6, 1) == []

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.agreement import agreement_cells, kendall, same_pick, shared_scores, spearman
 from flip_plugin.evals.items import EvalItem, Judgement
 from flip_plugin.evals.length import LENGTHS, bucket_names, counter, length_cells, quantile_edges
-from flip_plugin.evals.runs import load_results
 from flip_plugin.evals.saved import judged_items
 from flip_plugin.evals.similarity import rescored, similarity_cells
 from flip_plugin.metrics import get_similarity

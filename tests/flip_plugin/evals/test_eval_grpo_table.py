@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
-from flip_plugin.evals import grpo_table
+from flip_plugin.evals import contents, grpo_table, grpo_worker
 from flip_plugin.evals.grpo_tasks import BENCHMARKS, TASK_FOLDER, check_installed, metrics_of, size_of
 from flip_plugin.evals.grpo_worker import write_json
 from flip_plugin.evals.lm_eval_tasks.ifbench.task import readings
@@ -34,7 +38,8 @@ def worked(monkeypatch) -> list[dict]:
     def run(job):
         jobs.append(dict(job))
         for one in job["tasks"]:
-            write_json(Path(one["file"]), results(one["task"], 0.5, checkpoint=job["checkpoint"]))
+            of = {name: job[name] for name in ("checkpoint", "contents")}
+            write_json(Path(one["file"]), results(one["task"], 0.5, **of))
         return 0
 
     monkeypatch.setattr(grpo_table, "_run_worker", run)
@@ -60,6 +65,87 @@ def test_a_pair_of_another_checkpoint_or_limit_is_refused(tmp_path, worked):
     with pytest.raises(CommandError, match="limit 8, not None"):
         grpo_table.evaluate_pairs(tmp_path, {"base": "other"}, ["a"], {**ASKED, "limit": None}, [])
     assert worked == []
+
+
+def test_a_checkpoint_that_was_trained_again_into_its_folder_is_noticed(tmp_path, worked):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"a" * 100)
+    output, given = tmp_path / "table", {"flip": str(checkpoint)}
+    grpo_table.evaluate_pairs(output, given, ["a"], ASKED, [])
+    # Written again as it was, as by a copy; and what says nothing of the model.
+    (checkpoint / "model.safetensors").write_bytes(b"a" * 100)
+    os.utime(checkpoint / "model.safetensors", (1, 1))
+    (checkpoint / "README.md").write_text("notes")
+    grpo_table.evaluate_pairs(output, given, ["a"], ASKED, [])
+    (checkpoint / "model.safetensors").write_bytes(b"a" * 99 + b"b")
+    with pytest.raises(CommandError, match=r"has changed since .*a\.json was made: give the new one another name, or"):
+        grpo_table.evaluate_pairs(output, given, ["a", "b"], ASKED, [])
+    assert len(worked) == 1
+    shutil.rmtree(grpo_table.pair_file(output, "flip", "a").parent)  # as the error says
+    assert grpo_table.evaluate_pairs(output, given, ["a"], ASKED, []) == [] and len(worked) == 2
+
+
+def test_a_pair_of_an_older_version_is_taken(tmp_path, worked):
+    write_json(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint=str(tmp_path)))
+    assert grpo_table.evaluate_pairs(tmp_path, {"base": str(tmp_path)}, ["a"], ASKED, []) == [] and worked == []
+
+
+def test_large_files_are_looked_at_all_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "WHOLE", 1000)
+    monkeypatch.setattr(contents, "BLOCK", 10)
+    monkeypatch.setattr(contents, "BLOCKS", 5)
+    weights, original = tmp_path / "model.bin", bytes(range(250)) * 8
+    weights.write_bytes(original)
+    found = contents.contents_of(tmp_path)
+    for place in (0, 500, 1000, 1495, 1999):
+        weights.write_bytes(original[:place] + b"!" + original[place + 1 :])
+        assert contents.contents_of(tmp_path) != found, place
+    weights.write_bytes(original + b"!")
+    assert contents.contents_of(tmp_path) != found
+    weights.write_bytes(original)
+    assert contents.contents_of(tmp_path) == found
+    assert contents.contents_of("org/model-on-the-hub") is None
+
+
+def test_a_task_that_fails_lets_the_others_run_and_is_named(tmp_path, monkeypatch, capsys):
+    """lm-eval's own part is a stand-in: the worker's loop over tasks is not."""
+
+    def simple_evaluate(*, tasks, **settings):
+        if tasks == ["gated"]:
+            raise OSError("a data set behind a gate")
+        return {"results": {tasks[0]: {"acc,none": 0.5}}, "n-samples": {tasks[0]: {"effective": 8}}}
+
+    stand_in = {
+        "lm_eval": {},
+        "lm_eval.evaluator": {"simple_evaluate": simple_evaluate},
+        "lm_eval.tasks": {"TaskManager": lambda **folders: SimpleNamespace(all_tasks=[])},
+    }
+    for name, members in stand_in.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def run_worker(job):  # in this process; an exception is what makes the real one's exit status
+        try:
+            grpo_worker.evaluate(job, object())
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+
+    monkeypatch.setattr(grpo_table, "_run_worker", run_worker)
+    monkeypatch.setattr(grpo_table, "check_installed", lambda tasks: None)
+    parser = argparse.ArgumentParser()
+    grpo_table.add_arguments(parser)
+    given = ["--checkpoints", "base=x", "--tasks", "before", "gated", "after", "--output", str(tmp_path)]
+    assert grpo_table.run(parser.parse_args(given)) == 1
+    shown = capsys.readouterr()
+    assert "lm-eval failed on gated (above); the other tasks are done" in shown.err
+    assert "failed: base (gated); the same command again runs what is missing" in shown.err
+    assert "| base | 50.0 | – | 50.0 |" in shown.out
+    assert sorted(path.name for path in (tmp_path / "pairs" / "base").iterdir()) == ["after.json", "before.json"]
 
 
 def test_a_worker_that_fails_keeps_what_is_done_and_is_named(tmp_path, monkeypatch):

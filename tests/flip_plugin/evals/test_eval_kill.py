@@ -9,8 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-
-from flip_plugin.evals.runs import load_results
+from run_results import load_results
 
 WIDTH = 3
 

@@ -1,17 +1,18 @@
 """Duels and their cells against figures worked out by hand, and the command against a small judge."""
 
+import fcntl
 import json
 import re
 from dataclasses import replace
 
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.attacks import get_attacks
 from flip_plugin.evals.duels import alone_id, difference, make_duels, pair_of, stripped_id, win
 from flip_plugin.evals.items import EvalItem, Judgement
 from flip_plugin.evals.robustness_cells import outcome, robustness_cells
-from flip_plugin.evals.runs import load_results
 
 PROMPT = "Write a short poem about honey bees."
 
@@ -221,6 +222,16 @@ def test_a_paraphrase_model_adds_an_attack(command, judge, tmp_path):
     assert len((tmp_path / "run" / "paraphrases.words.jsonl").read_text().splitlines()) == 3
     cells = load_results(tmp_path / "run")["cells"]
     assert cell_of(cells, "shift", "echo_model").n == 3
+
+
+def test_paraphrases_of_a_run_that_is_under_way_stay(command, judge, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    kept = tmp_path / "run" / "paraphrases.words.jsonl"
+    kept.write_text("")
+    with (tmp_path / "run" / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main([*command, "--overwrite", "--paraphrase_model", f"words=hosted_vllm/m@{judge.base}"]) == 2
+    assert "another run is under way" in capsys.readouterr().err and kept.exists() and not judge.requests
 
 
 def test_what_strip_changes_and_nobody_judged_is_missing_and_not_the_unstripped_score():

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from run_results import load_results
 
 from flip_plugin.evals.items import Cell
 from flip_plugin.evals.judges import JudgeSpec
-from flip_plugin.evals.runs import load_results, load_run, open_run
+from flip_plugin.evals.runs import load_run, open_run
 from flip_plugin.score_file import CommandError
 
 BASE = "http://127.0.0.1:1/v1"
@@ -25,7 +26,8 @@ def test_a_run_folder_is_written_and_read_again(options, items, tmp_path):
     run.finish([cell])
     results = load_results(tmp_path / "run")
     assert results["cells"] == [cell] and results["rules"] == ["a rule"] and results["config"] == config
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "items.jsonl", "results.json"]
+    written = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert written == [".lock", "config.json", "items.jsonl", "results.json"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_overwrite_removes_ours_and_nothing_else(options, items, tmp_path):
     (run.path / "judgements" / "a.flip.1.jsonl").write_text("old")
     (run.path / "notes.txt").write_text("mine")
     open_run(tmp_path / "run", "e", items=items(3), options=options(BASE), overwrite=True)
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "items.jsonl", "notes.txt"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "config.json", "items.jsonl", "notes.txt"]
     assert len(load_run(run.path)[1]) == 3
 
 
@@ -104,8 +106,6 @@ def test_a_run_without_judges(tmp_path):
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(CommandError, match="is no run of"):
         load_run(tmp_path)
-    with pytest.raises(CommandError, match="no finished run"):
-        load_results(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CommandError, match="not JSON"):
         load_run(tmp_path)

@@ -3,10 +3,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.rewardbench2 import load_items, make_cells, ties_cell
-from flip_plugin.evals.runs import load_results
 from flip_plugin.evals.sources import RowError
 from flip_plugin.score_file import CommandError
 
@@ -275,5 +275,6 @@ def test_help_of_an_evaluation(capsys):
 def test_make_cells_without_ties_has_no_score(options, tmp_path):
     items = load_items(write(tmp_path / "rows.jsonl", benchmark()))
     cells = make_cells(items, [], options("http://127.0.0.1:1/v1"), FOUR)
-    assert {cell.metric for cell in cells} == {"accuracy", "accuracy_skip", "accuracy_wrong", "accuracy_macro"}
+    metrics = {"accuracy", "accuracy_skip", "accuracy_wrong", "accuracy_macro", "accuracy_macro_lead"}
+    assert {cell.metric for cell in cells} == metrics
     assert all(cell.value is None and cell.note == "not judged" for cell in cells)

@@ -1,0 +1,99 @@
+"""One process at a time in a run's folder: a second one is refused before it writes or removes anything."""
+
+import argparse
+import fcntl
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flip_plugin.cli import main
+from flip_plugin.evals import grpo_table
+from flip_plugin.evals.run_lock import hold, let_go
+from flip_plugin.evals.runs import open_run
+from flip_plugin.score_file import CommandError
+
+HOLDER = (
+    "import sys; from flip_plugin.evals.run_lock import hold; hold(sys.argv[1]); print('held', flush=True); input()"
+)
+TOLD = "another run is under way there (process 4711 on far: flip eval x). Wait for it, end it, or name another"
+
+
+def take(file):
+    """Lock `file` as another process would: a lock is one of an open file, not of a process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    opened = file.open("w")
+    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    opened.write(json.dumps({"pid": 4711, "host": "far", "command": "flip eval x"}))
+    opened.flush()
+    return opened
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_process_that_is_at_it_keeps_others_out_until_it_is_killed(options, items, tmp_path, overwrite):
+    run = open_run(tmp_path / "run", "e", items=items(2), options=options("http://127.0.0.1:1/v1"))
+    (run.path / "judgements").mkdir()
+    (run.path / "judgements" / "a.flip.1.jsonl").write_text("kept")
+    run.finish([])
+    before = (run.path / "config.json").read_bytes()
+    command = [sys.executable, "-c", HOLDER, str(run.path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CommandError, match=rf"another run is under way there \(process {holder.pid} on .*: flip "):
+            open_run(run.path, "e", items=items(2), options=options("http://127.0.0.1:1/v1"), overwrite=overwrite)
+        assert (run.path / "judgements" / "a.flip.1.jsonl").exists()
+        assert (run.path / "config.json").read_bytes() == before
+    finally:
+        holder.kill()
+        holder.communicate()
+    open_run(run.path, "e", items=items(2), options=options("http://127.0.0.1:1/v1"), overwrite=overwrite).finish([])
+
+
+def test_a_folder_is_held_from_its_opening_to_its_results(tmp_path):
+    run = open_run(tmp_path / "run", "table")
+    open_run(tmp_path / "run", "table")  # this process is no other
+    with pytest.raises(BlockingIOError):
+        take(run.path / ".lock")
+    run.finish([])
+    take(run.path / ".lock").close()
+
+
+def test_a_holder_that_has_not_said_who_it_is(tmp_path):
+    with take(tmp_path / "run" / ".lock") as file:
+        file.truncate(0)
+        with pytest.raises(CommandError, match=r"another run is under way there\. Wait"):
+            hold(tmp_path / "run")
+    hold(tmp_path / "run")
+    let_go(tmp_path / "run")
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_candidates_are_one_process_s(judge, tmp_path, capsys, more):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "write"}\n')
+    (tmp_path / "c.jsonl.partial").write_text("")
+    sampling = ["--benchmark", "prompts", "--data", str(tmp_path / "p.jsonl"), "--num_candidates", "2", *more]
+    sampling += ["--policy", f"hosted_vllm/p@{judge.base}"]
+    with take(tmp_path / ".c.jsonl.lock"):
+        assert main(["eval", "candidates", *sampling, "--output", str(tmp_path / "c.jsonl")]) == 2
+    assert TOLD in capsys.readouterr().err and (tmp_path / "c.jsonl.partial").exists()
+    # Best-of-N samples into its folder before it opens it.
+    sampling += ["--judges", f"a=hosted_vllm/m@{judge.base}", "--metric", "math:sqrt"]
+    with take(tmp_path / "run" / ".lock"):
+        assert main(["eval", "best_of_n", *sampling, "--output", str(tmp_path / "run")]) == 2
+    assert TOLD in capsys.readouterr().err and not judge.requests
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_pairs_of_a_table_that_is_being_made_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo_table, "check_installed", lambda tasks: None)
+    pair = grpo_table.pair_file(tmp_path, "base", "t")
+    pair.parent.mkdir(parents=True)
+    pair.write_text("{}")
+    parser = argparse.ArgumentParser()
+    grpo_table.add_arguments(parser)
+    given = ["--checkpoints", "base=x", "--tasks", "t", "--overwrite", "--output", str(tmp_path)]
+    with take(tmp_path / ".lock"), pytest.raises(CommandError, match="process 4711"):
+        grpo_table.run(parser.parse_args(given))
+    assert pair.exists()
