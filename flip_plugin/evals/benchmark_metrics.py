@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import json
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -199,12 +199,10 @@ def prompt_text(item: EvalItem) -> str:
     return str(turns[0]["content"]) if len(turns) == 1 else render_context(turns)
 
 
-def score_candidates(
-    metric_name: str, items: Sequence[EvalItem], path: Path, open_it: Callable[..., Any] = open_metric, **options: Any
-) -> dict[str, list[Value]]:
+def score_candidates(metric_name: str, items: Sequence[EvalItem], path: Path, **options: Any) -> dict[str, list[Value]]:
     """By item, the metric of each candidate. Kept in `path`, a line an item: a second call computes what is missing.
 
-    Raises `CommandError` where no candidate has a value.
+    `options` are those of `open_metric`. Raises `CommandError` where no candidate has a value.
     """
     before = _known(path, metric_name)
     known: dict[str, list[Value]] = {
@@ -213,7 +211,7 @@ def score_candidates(
     missing = [item for item in items if item.id not in known]
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_it(metric_name, **options) as metric, path.open("a", encoding="utf-8") as file:
+        with open_metric(metric_name, **options) as metric, path.open("a", encoding="utf-8") as file:
             for item, values in asyncio.run(_score_all(metric, missing, metric_name, file)):
                 known[item] = values
     values = {item.id: known[item.id] for item in items}

@@ -1,6 +1,6 @@
 """The prompts of best-of-N: named benchmarks with their columns, from the hub or from local files of their schema.
 
-    name            data, split, as published                        kept for the metric      default metric
+    name            data, split, as published                        kept in `meta`           default metric
     ifeval          google/IFEval, train                             instructions, arguments  ifeval
     math            HuggingFaceH4/MATH-500, test (or a Hendrycks MATH set)  answer            math
     alpaca_eval     tatsu-lab/alpaca_eval, alpaca_eval.json          reference output         none: rm:... or judge:...

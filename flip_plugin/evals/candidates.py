@@ -147,25 +147,22 @@ def generate(
     return items
 
 
-def read_candidates(path: str | Path, n: int | None = None) -> list[EvalItem]:
-    """The items of a candidates file, with the first `n` responses of each.
+def read_candidates(path: str | Path) -> list[EvalItem]:
+    """The items of a candidates file.
 
-    Raises `RowError` for a row that does not fit or has fewer responses, and for an id that is there twice.
+    Raises `RowError` for a row that does not fit or has no response, and for an id that is there twice.
     """
     items: dict[str, EvalItem] = {}
     for number, row in read_rows(str(path), schema=CANDIDATE_FIELDS):
         item = _from_row(row)
         reasons = item.meta.get("finish_reasons")
-        if n is not None and len(item.responses) < n:
-            raise RowError(str(path), number, f"{len(item.responses)} responses, but {n} are wanted")
         if not item.responses:
             raise RowError(str(path), number, "there is no response")
         if reasons is not None and len(reasons) != len(item.responses):
             raise RowError(str(path), number, f"{len(item.responses)} responses, but {len(reasons)} finish reasons")
         if item.id in items:
             raise RowError(str(path), number, f"the id {item.id!r} was there before")
-        kept = {**item.meta, "finish_reasons": reasons[:n]} if reasons else item.meta
-        items[item.id] = replace(item, responses=item.responses[:n], meta=kept)
+        items[item.id] = item
     return list(items.values())
 
 

@@ -123,21 +123,16 @@ def print_cells(
     *,
     title: str,
     rules: Sequence[str] = (),
-    metric: str = "accuracy",
-    columns: Sequence[tuple[str, str]] | None = None,
+    columns: Sequence[tuple[str, str]],
     percent: bool = True,
 ) -> None:
     """A table (rich), a row a judge and method, a column each of `columns` ((group, metric)), then the invalid share.
 
-    Without `columns`: all groups of `metric`, with ``accuracy_macro`` behind ``accuracy``.
     Cells show value ± half the 95% interval, in percent or as they are; without a value, a dash. Below: `rules`.
     """
     from rich.console import Console
     from rich.table import Table
 
-    if columns is None:
-        shown_metrics = (metric, "accuracy_macro") if metric == "accuracy" else (metric,)
-        columns = list(dict.fromkeys((one.group, one.metric) for one in cells if one.metric in shown_metrics))
     table = Table(title=title + (" (%, ± half the 95% interval)" if percent else " (± half the 95% interval)"))
     for name in ("judge", "method"):
         table.add_column(name, overflow="fold")

@@ -16,7 +16,6 @@ from flip_plugin.evals.attacks import Attack, instruction_of
 from flip_plugin.evals.items import EvalItem, Judgement
 
 ALONE = ("flip", "pointwise")  # these judge a response by itself
-TOGETHER = ("listwise", "pairwise")
 # Calls to the judge for a pair: both responses apart, both at once, both orders.
 CALLS_A_PAIR = {"flip": 2, "pointwise": 2, "listwise": 1, "pairwise": 2}
 CALLS_AN_ATTACK = {"flip": 1, "pointwise": 1, "listwise": 1, "pairwise": 2}

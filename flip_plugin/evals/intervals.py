@@ -30,7 +30,6 @@ def estimate(
     groups: Sequence[str] | None = None,
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
 ) -> Estimate:
     """Of ``values[run][item]``, None left out: the mean over runs of each run's mean, and its interval.
 
@@ -57,7 +56,7 @@ def estimate(
         with np.errstate(invalid="ignore"):
             return np.nansum(means, axis=0) / (~np.isnan(means)).sum(axis=0)
 
-    low, high = _percentiles(members, statistic, seed, resamples)
+    low, high = _percentiles(members, statistic, seed, RESAMPLES)
     has_value = (~np.isnan(table)).any(axis=0)
     return Estimate(sum(known) / len(known), low, high, int(has_value.sum()), runs)
 
@@ -68,7 +67,6 @@ def bootstrap(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    strata: Sequence[str] | None = None,
 ) -> tuple[float | None, float | None]:
     """95% interval of ``statistic(indices)`` (an array of `n` item numbers, with repeats); (None, None) for n < 2.
 
@@ -76,13 +74,10 @@ def bootstrap(
     """
     import numpy as np
 
-    names = list(strata) if strata is not None else [""] * n
-    members = [np.flatnonzero([name == one for name in names]) for one in dict.fromkeys(names)]
-
     def each(drawn: list[Any]) -> Any:
         return np.array([statistic(row) for row in np.concatenate(drawn, axis=1)], dtype=float)
 
-    return _percentiles(members, each, seed, resamples)
+    return _percentiles([np.arange(n)], each, seed, resamples)
 
 
 def _percentiles(

@@ -107,7 +107,7 @@ class EvalOptions:
         return {name: getattr(self, name) for name in names}
 
 
-def add_common(parser: argparse.ArgumentParser, *, data: str | None = None, methods: Sequence[str] = METHODS) -> None:
+def add_common(parser: argparse.ArgumentParser, *, data: str | None = None) -> None:
     """Add --data --split --limit --judges --methods --seeds --output ... ; `data` is the default source, if any."""
     what = parser.add_argument_group("what is judged")
     what.add_argument(
@@ -129,7 +129,7 @@ def add_common(parser: argparse.ArgumentParser, *, data: str | None = None, meth
         help="LiteLLM models, e.g. small=hosted_vllm/Qwen/Qwen3-1.7B@http://127.0.0.1:8000/v1, "
         "or vllm:PATH_OR_ID for one that is loaded here",
     )
-    who.add_argument("--methods", nargs="+", default=list(methods), choices=methods, help=f"({' '.join(methods)})")
+    who.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help=f"({' '.join(METHODS)})")
     who.add_argument("--seeds", nargs="+", type=int, help=f"a run each (1 to {RUNS}; at temperature 0: 1)")
     who.add_argument("--temperature", type=float, default=0.7, help="of the judge (0.7, as in the paper)")
     who.add_argument("--max_tokens", type=int, default=512, help="of a reply (512, as in the paper)")

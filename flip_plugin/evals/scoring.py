@@ -21,19 +21,6 @@ RULES = (
 )
 
 
-def credit(scores: Sequence[float | None], right: Sequence[bool]) -> float | None:
-    """The share of right ones among the top-scored responses; None when no response has a score.
-
-    Raises ValueError when there are not as many scores as responses.
-
-    >>> credit([0.5, 0.75, 0.75, None], [True, True, False, False])
-    0.5
-    """
-    if len(scores) != len(right):
-        raise ValueError(f"{len(scores)} scores for {len(right)} responses")
-    return _share(best_of(scores), right)
-
-
 def chance(right: Sequence[bool]) -> float:
     """What a random pick is worth: the share of right ones.
 
@@ -53,10 +40,18 @@ def picks(judgement: Judgement) -> list[int]:
 
 
 def credit_of(judgement: Judgement, right: Sequence[bool]) -> float | None:
-    """`credit` of a judgement, by its `picks`; None without a verdict."""
+    """The share of right ones among a judgement's `picks`; None without a verdict.
+
+    Raises ValueError when there are not as many scores as responses.
+
+    >>> judged = Judgement("1", "j", "flip", 1, [0.5, 0.75, 0.75, None], ["ok", "ok", "ok", "unparsed"])
+    >>> credit_of(judged, [True, True, False, False])
+    0.5
+    """
     if len(judgement.scores) != len(right):
         raise ValueError(f"item {judgement.id!r}: {len(judgement.scores)} scores for {len(right)} responses")
-    return _share(picks(judgement), right)
+    picked = picks(judgement)
+    return sum(right[index] for index in picked) / len(picked) if picked else None
 
 
 def invalid_share(judgements: Sequence[Judgement]) -> float | None:
@@ -68,7 +63,3 @@ def invalid_share(judgements: Sequence[Judgement]) -> float | None:
     """
     asked = [status for judgement in judgements for status in judgement.statuses]
     return sum(status != "ok" for status in asked) / len(asked) if asked else None
-
-
-def _share(picked: Sequence[int], right: Sequence[bool]) -> float | None:
-    return sum(right[index] for index in picked) / len(picked) if picked else None

@@ -27,18 +27,18 @@ class RowError(CommandError):
 
 
 def read_rows(
-    source: str, *, split: str | None = None, schema: Mapping[str, Any] | None = None, config: str | None = None
+    source: str, *, split: str | None = None, schema: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number from 1, row) of `source`: a ``.parquet``, ``.jsonl`` or ``.json`` file, a folder of them, or an id.
 
-    An id is one of the Hugging Face hub, read as a stream; `split` and `config` are its. Several files count
+    An id is one of the Hugging Face hub, read as a stream; `split` is its. Several files count
     their rows on; a local file has no split.
     `schema` maps columns to types: ``str``, ``int``, ``float``, ``bool``, ``dict``, ``list``, ``list[str]``,
     ``object``; ``str | None`` may be null or missing. Other columns are kept unchecked. Raises `RowError`
     for a row that does not fit, `CommandError` for a source that cannot be read.
     """
     before, found = 0, False
-    for name, rows in _parts(source, split, config):
+    for name, rows in _parts(source, split):
         number = 0
         for number, row in enumerate(rows, start=1):
             if row is None:
@@ -74,7 +74,7 @@ def misfit(row: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _parts(source: str, split: str | None, config: str | None) -> Iterator[tuple[str, Iterator[Any]]]:
+def _parts(source: str, split: str | None) -> Iterator[tuple[str, Iterator[Any]]]:
     """(name, rows) of each file. A row that cannot be read is its problem, as text; an empty line is None."""
     path = Path(source)
     if path.is_dir():
@@ -90,7 +90,7 @@ def _parts(source: str, split: str | None, config: str | None) -> Iterator[tuple
     elif path.suffix in SUFFIXES or source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise CommandError(f"{source} does not exist")
     else:
-        yield source, _hub(source, split, config)
+        yield source, _hub(source, split)
 
 
 def _file(path: Path) -> Iterator[Any]:
@@ -141,12 +141,12 @@ def _parsed(text: bytes, kind: type) -> Any:
     return f"{'an object' if kind is dict else 'a list of objects'} was expected, not {_shown(value)}"
 
 
-def _hub(source: str, split: str | None, config: str | None) -> Iterator[Any]:
+def _hub(source: str, split: str | None) -> Iterator[Any]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        yield from load_dataset(source, config, split=split or "train", streaming=True)
+        yield from load_dataset(source, split=split or "train", streaming=True)
     except (DatasetNotFoundError, ValueError, OSError) as error:
         told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CommandError(f"{source} is no local file, and as a Hugging Face data set: {told}") from error

@@ -79,11 +79,11 @@ def without_logins(value: Any) -> Any:
     return _URL_LOGIN.sub(r"\1(hidden)@", value) if isinstance(value, str) else value
 
 
-def cut(text: Any, limit: int = MAX_CHARS) -> str:
-    """The first `limit` characters, made visible, and how many more there are."""
+def cut(text: Any) -> str:
+    """The first MAX_CHARS characters, made visible, and how many more there are."""
     whole = text if isinstance(text, str) else "" if text is None else str(text)
-    more = f" … ({len(whole) - limit:,} more characters)" if len(whole) > limit else ""
-    return visible(whole[:limit]) + more
+    more = f" … ({len(whole) - MAX_CHARS:,} more characters)" if len(whole) > MAX_CHARS else ""
+    return visible(whole[:MAX_CHARS]) + more
 
 
 def marked(inferred: str, target: str) -> dict[str, list[str]]:

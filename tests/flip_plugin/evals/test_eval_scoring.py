@@ -5,7 +5,7 @@ import pytest
 from flip_plugin.evals import scoring, ties
 from flip_plugin.evals.cells import ACCURACIES, accuracy_cells, credits, mean_cell
 from flip_plugin.evals.items import EvalItem, Judgement
-from flip_plugin.evals.scoring import chance, credit, credit_of, invalid_share, picks
+from flip_plugin.evals.scoring import chance, credit_of, invalid_share, picks
 from flip_plugin.evals.ties import Margins, margins, ties_score
 
 ONE_OF_FOUR = [True, False, False, False]
@@ -33,12 +33,12 @@ def judged(scores, statuses=None, *, id="1", method="flip", seed=1, judge="j", *
     ],
 )
 def test_credit_is_shared_among_ties(scores, right, worth):
-    assert credit(scores, right) == (None if worth is None else pytest.approx(worth))
+    assert credit_of(judged(scores), right) == (None if worth is None else pytest.approx(worth))
 
 
 def test_credit_wants_a_score_a_response():
     with pytest.raises(ValueError, match="3 scores for 4 responses"):
-        credit([1, 0, 0], ONE_OF_FOUR)
+        credit_of(judged([1, 0, 0]), ONE_OF_FOUR)
 
 
 def test_a_response_that_alone_could_be_shown_is_the_pick():

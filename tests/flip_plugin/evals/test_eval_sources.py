@@ -96,7 +96,7 @@ def test_an_id_is_streamed_by_datasets(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert list(read_rows("allenai/reward-bench-2", split="test")) == [(1, ROWS[0]), (2, ROWS[1])]
-    assert asked == [(("allenai/reward-bench-2", None), {"split": "test", "streaming": True})]
+    assert asked == [(("allenai/reward-bench-2",), {"split": "test", "streaming": True})]
 
 
 def test_examples():
