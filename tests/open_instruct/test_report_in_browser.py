@@ -297,3 +297,13 @@ def test_the_page_has_a_dark_side(page):
         page.dark(on)
         found.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert found == ["rgb(19, 22, 25)", "rgb(247, 247, 245)"]
+
+
+def test_a_run_without_rollouts_bears_another_width(browser, tmp_path):
+    run = make_run(tmp_path / "run")
+    for file in (run / "rollouts").iterdir():
+        file.unlink()
+    browser.open(write_report(run))
+    assert browser.evaluate("document.getElementById('columns')") is None
+    browser.evaluate("window.dispatchEvent(new Event('resize'))")
+    assert browser.console == []

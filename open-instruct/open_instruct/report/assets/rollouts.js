@@ -159,6 +159,7 @@ function groupRow(group) {
 // A narrow page hides some columns, and a cell that spans hidden ones would bring them back.
 const columns = () => [...byId("columns").querySelectorAll("th")].filter((cell) => cell.offsetWidth).length;
 window.addEventListener("resize", () => {
+  if (!byId("columns")) return;  // a run without rollouts has no table
   const span = columns();
   document.querySelectorAll("td.detail").forEach((cell) => { cell.colSpan = span; });
 });
