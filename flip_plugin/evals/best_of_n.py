@@ -208,8 +208,9 @@ def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptio
                 cells.append(replace(cell, invalid=invalid_share(at.used)))
         for n in (n for n in table.sizes if n > 1):  # of one there is nothing to pick
             worths = {method: line[n].worth for method, line in lines.items()}
-            used = {method: line[n].used for method, line in lines.items()}
-            leads += lead_cells(worths, used, metric=table.metric, group=f"N={n}", **place)
+            judged = {method: line[n].judged for method, line in lines.items()}
+            asked = {method: line[n].used for method, line in lines.items()}
+            leads += lead_cells(worths, judged, asked=asked, metric=table.metric, group=f"N={n}", **place)
     cells += leads
     for line in (ORACLE, RANDOM):
         for n in table.sizes:

@@ -121,7 +121,7 @@ def generate(
     hold_file(path)
     _check_settings(path, settings, getattr(args, "overwrite", False))
     partial = path.with_name(f"{path.name}.partial")
-    done = {item.id: item for item in _known(path, partial)}
+    done = {item.id: item for item in [*_known(path), *_known(partial, cut=True)]}
     _check_prompts(path, prompts, done)
     write_text(_settings_file(path), json.dumps(settings, indent=1) + "\n")
     missing = [item for item in prompts if item.id not in done]
@@ -228,23 +228,24 @@ def candidate_seed(seed: int, prompt_id: str, k: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _known(*paths: Path) -> Iterable[EvalItem]:
-    """What was sampled before. The half of a line that a kill left is cut off."""
-    for path in paths:
-        if not path.exists():
-            continue
-        end = 0
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    yield _from_row(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise RowError(str(path), number, f"not a line of candidates ({error}): use --overwrite") from error
-                end += len(line)
-        if end != path.stat().st_size:
-            os.truncate(path, end)
+def _known(path: Path, *, cut: bool = False) -> Iterable[EvalItem]:
+    """What was sampled before. With `cut` the half of a line that a kill left goes: a whole file never has one."""
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if cut and not line.endswith(b"\n"):
+                break
+            try:
+                yield _from_row(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise RowError(
+                    str(path), number, f"not a line of candidates ({error}): name another file, or use --overwrite"
+                ) from error
+            end += len(line)
+    if end != path.stat().st_size:
+        os.truncate(path, end)
 
 
 def _from_row(row: Mapping[str, Any]) -> EvalItem:

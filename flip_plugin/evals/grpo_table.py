@@ -272,8 +272,8 @@ def _done(file: Path, wanted: Mapping[str, Any]) -> bool:
                 f"{file} was made with {what} {found.get(what)!r}, not {wanted[what]!r}: "
                 "choose another --output or another name, or use --overwrite"
             )
-    # A pair of an older version does not know, and a hub's id has none.
-    if found.get("contents") is not None and found["contents"] != wanted["contents"]:
+    # A pair of an older version does not know, a hub's id has none, and what was deleted since stays in the table.
+    if None not in (found.get("contents"), wanted["contents"]) and found["contents"] != wanted["contents"]:
         raise CommandError(
             f"{wanted['checkpoint']} has changed since {file} was made: give the new one another name, "
             f"or remove {file.parent}, and it is evaluated again"

@@ -34,7 +34,8 @@ def estimate(
     """Of ``values[run][item]``, None left out: the mean over runs of each run's mean, and its interval.
 
     With `groups` (one an item) a run's mean is the unweighted mean of the groups' means; a group without
-    any value in a run makes that run None. Raises ValueError for runs or groups of other lengths.
+    any value in a run makes that run None, and one with a single item leaves no interval. Raises ValueError for
+    runs or groups of other lengths.
     """
     import numpy as np
 
@@ -56,8 +57,10 @@ def estimate(
         with np.errstate(invalid="ignore"):
             return np.nansum(means, axis=0) / (~np.isnan(means)).sum(axis=0)
 
-    low, high = _percentiles(members, statistic, seed, RESAMPLES)
-    has_value = (~np.isnan(table)).any(axis=0)
+    has_value = np.any(~np.isnan(table), axis=0)
+    # A group of one item never varies when it is drawn, and its share of the interval would be missing.
+    varies = all(np.count_nonzero(has_value[part]) > 1 for part in members)
+    low, high = _percentiles(members, statistic, seed, RESAMPLES) if varies else (None, None)
     return Estimate(sum(known) / len(known), low, high, int(has_value.sum()), runs)
 
 

@@ -9,11 +9,13 @@ all the others, where there are two or more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from flip_plugin.evals.cells import credits, mean_cell
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.scoring import invalid_share
 
 LEAD = "_lead"
 JUDGES = "judges"
@@ -27,12 +29,18 @@ Values = Mapping[tuple[str, int], float | None]
 
 
 def lead_cells(
-    values: Mapping[str, Values], judgements: Mapping[str, Sequence[Judgement]], *, metric: str, **place: Any
+    values: Mapping[str, Values],
+    judgements: Mapping[str, Sequence[Judgement]],
+    *,
+    metric: str,
+    asked: Mapping[str, Sequence[Judgement]] | None = None,
+    **place: Any,
 ) -> list[Cell]:
     """A cell for each method but FLIP, and for their mean; none without FLIP.
 
-    `values` and `judgements` are by method; an item that one of the two has no figure for is in neither. `place` goes
-    to `flip_plugin.evals.cells.mean_cell`.
+    `values` and `judgements` are by method; an item that one of the two has no figure for is in neither. `asked` are
+    the judgements with the questions that count for the invalid share, where these are not all. `place` goes to
+    `flip_plugin.evals.cells.mean_cell`.
     """
     if "flip" not in values:
         return []
@@ -41,16 +49,20 @@ def lead_cells(
     if len(others) > 1:
         others[JUDGES] = {key: _mean([found.get(key) for found in others.values()]) for key in values["flip"]}
         names[JUDGES] = list(names)
-    return [
-        mean_cell(
+    cells = []
+    for method, found in others.items():
+        both = ("flip", *names[method])
+        cell = mean_cell(
             {key: _difference(value, found.get(key)) for key, value in values["flip"].items()},
             method=method,
             metric=f"{metric}{LEAD}",
-            judgements=[one for name in ("flip", *names[method]) for one in judgements.get(name, ())],
+            judgements=[one for name in both for one in judgements.get(name, ())],
             **place,
         )
-        for method, found in others.items()
-    ]
+        if asked is not None:
+            cell = replace(cell, invalid=invalid_share([one for name in both for one in asked.get(name, ())]))
+        cells.append(cell)
+    return cells
 
 
 def accuracy_leads(

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from flip_plugin.evals.logins import without_logins
 from flip_plugin.score_file import CommandError
 
 LOCK = ".lock"
@@ -55,7 +56,9 @@ def _beside(path: Path) -> Path:
 def _hold(lock: Path, place: Path) -> None:
     key = os.getpid(), lock.resolve()  # a fork holds nothing of its own
     if key in _held:
-        return
+        if lock.exists() and os.fstat(_held[key].fileno()).st_ino == lock.stat().st_ino:
+            return
+        _held.pop(key).close()  # the folder was removed meanwhile, and its lock with it
     file = lock.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +72,8 @@ def _hold(lock: Path, place: Path) -> None:
         file.close()
         return
     file.truncate(0)
-    own = {"pid": os.getpid(), "host": platform.node(), "command": shlex.join(["flip", *sys.argv[1:]])}
+    command = without_logins(shlex.join(["flip", *sys.argv[1:]]))
+    own = {"pid": os.getpid(), "host": platform.node(), "command": command}
     file.write(json.dumps(own) + "\n")
     file.flush()
     _held[key] = file

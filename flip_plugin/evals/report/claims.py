@@ -101,10 +101,11 @@ def by_size(run: EvalRun, sizes: Mapping[str, float]) -> list[Part]:
     for judge in judges:
         own = [cell for cell in run.cells if (cell.judge, cell.group, cell.metric) == (judge, "all", metric)]
         flip, others = find(own, method="flip"), [cell for cell in own if cell.method in JUDGE_METHODS]
-        gain = find(run.leads, judge=judge, method=JUDGES, group="all", metric=f"{metric}{LEAD}")
-        if gain is None and flip is not None:
+        over = JUDGES if len(others) > 1 else others[0].method if others else ""  # of one method the mean is its own
+        gain = find(run.leads, judge=judge, method=over, group="all", metric=f"{metric}{LEAD}")
+        if (gain is None or gain.value is None) and flip is not None:
             gain = difference(flip, others)
-        if gain is not None:
+        if gain is not None and gain.value is not None:
             gains.append((judge, gain))
     if not gains:
         return []

@@ -15,7 +15,7 @@ from typing import Any
 
 from flip_plugin.evals.items import Cell
 from flip_plugin.evals.leads import LEAD
-from flip_plugin.evals.report.text import without_logins
+from flip_plugin.evals.logins import without_logins
 from flip_plugin.evals.report.training import METRICS, TrainingRun, read_training_run
 from flip_plugin.score_file import CommandError
 
@@ -104,8 +104,9 @@ def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:
         return None
     config = without_logins(results.get("config") or {})
     evaluation = str(config.get("evaluation") or (cells[0].evaluation if cells else "evaluation"))
-    leads = [cell for cell in cells if cell.metric.endswith(LEAD)]
-    figures = [cell for cell in cells if not cell.metric.endswith(LEAD)]
+    metrics = {f"{cell.metric}{LEAD}" for cell in cells}  # a metric of the user's may have such a name, too
+    leads = [cell for cell in cells if cell.metric in metrics]
+    figures = [cell for cell in cells if cell.metric not in metrics]
     return EvalRun(name, folder, evaluation, figures, list(results.get("rules") or []), config, leads)
 
 

@@ -63,22 +63,6 @@ def visible(text: Any) -> str:
     return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", plain.replace("\r\n", "\n"))
 
 
-_URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
-
-
-def without_logins(value: Any) -> Any:
-    """Nested plain data without the logins inside addresses: a report is passed on.
-
-    >>> without_logins({"api_base": "http://me:pw@127.0.0.1/v1"})
-    {'api_base': 'http://(hidden)@127.0.0.1/v1'}
-    """
-    if isinstance(value, Mapping):
-        return {key: without_logins(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_logins(item) for item in value]
-    return _URL_LOGIN.sub(r"\1(hidden)@", value) if isinstance(value, str) else value
-
-
 def cut(text: Any) -> str:
     """The first MAX_CHARS characters, made visible, and how many more there are."""
     whole = text if isinstance(text, str) else "" if text is None else str(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.evals.grpo_table import reward_of
-from flip_plugin.evals.report.text import without_logins
+from flip_plugin.evals.logins import without_logins
 
 METRICS = "metrics.jsonl"
 EVAL = "eval/"

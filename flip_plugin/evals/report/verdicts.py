@@ -1,7 +1,8 @@
 """Comparing numbers that have intervals: ``holds``, ``does not hold`` or ``not shown``. Pure arithmetic.
 
 Where the run has the lead of one over the other with its own interval (`flip_plugin.evals.leads`), a comparison
-holds when that lies above 0, does not hold when it lies below, and is not shown when it holds 0. Without a lead it
+holds when that lies above 0, does not hold when it lies below, and is not shown when it holds 0 or has no
+width (too few items, or all alike: nothing can be said of others). Without a lead it
 holds when the two intervals lie apart the way that was claimed, does not hold when they lie apart the other
 way, and is not shown when they overlap or when there is none. Overlap is a cautious rule: two 95% intervals that
 just touch are a difference at about the 0.5% level.
@@ -63,9 +64,11 @@ def ahead(label: str, lead: Cell | None, one: Cell | None, other: Cell | None) -
     >>> ahead("", cell, None, None).verdict
     'holds'
     """
-    if lead is None or lead.value is None or lead.low is None or lead.high is None:
+    if lead is None or lead.value is None:
         return compare(label, one, other)
-    verdict: Verdict = "holds" if lead.low > 0 else "does not hold" if lead.high < 0 else "not shown"
+    verdict: Verdict = "not shown"
+    if lead.low is not None and lead.high is not None and lead.low < lead.high:
+        verdict = "holds" if lead.low > 0 else "does not hold" if lead.high < 0 else "not shown"
     return Part(label, verdict, f"{told(one)} against {told(other)}, a lead of {told(lead)}")
 
 

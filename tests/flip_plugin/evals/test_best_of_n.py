@@ -298,6 +298,17 @@ def test_candidates_of_prompts_that_are_not_asked_for_are_not_lost(judge, prompt
     assert len(path.read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "text", ['{"mine": "a file of something else"}', '{"id": "9", "prompt": "p", "responses": ["r"]}']
+)
+def test_a_file_of_something_else_stays_whole(judge, prompts, tmp_path, text):
+    """Also where its last line does not end: only the .partial file can have half a line."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    assert main(sampling(judge, prompts, path)) == 2
+    assert path.read_text() == text and judge.requests == []
+
+
 def test_a_prompt_that_the_policy_cannot_read_has_no_candidates(judge, prompts, tmp_path):
     judge.handler = lambda body: (400, "maximum context length is 10 tokens")
     assert main(sampling(judge, prompts, tmp_path / "a.jsonl")) == 0

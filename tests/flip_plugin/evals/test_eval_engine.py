@@ -2,6 +2,7 @@ import json
 import threading
 
 import pytest
+from judge_answers import answers
 
 from flip_plugin.evals import engine
 from flip_plugin.evals.cells import accuracy_cells
@@ -23,8 +24,6 @@ def ask(options):
 
 
 def test_judges_by_methods_by_seeds(ask, two_judges, items, tmp_path):
-    from conftest import answers  # the folder's own
-
     for one in two_judges:
         one.handler = answers
     given = items(2)
@@ -105,8 +104,6 @@ def judge_spec(found):
 
 
 def test_a_judge_that_is_away_is_left_and_the_others_go_on(ask, two_judges, items, capsys):
-    from conftest import answers
-
     away, there = two_judges
     there.handler = answers
     away.handler = lambda body: (401, "no such key")

@@ -85,6 +85,8 @@ def test_a_checkpoint_that_was_trained_again_into_its_folder_is_noticed(tmp_path
     assert len(worked) == 1
     shutil.rmtree(grpo_table.pair_file(output, "flip", "a").parent)  # as the error says
     assert grpo_table.evaluate_pairs(output, given, ["a"], ASKED, []) == [] and len(worked) == 2
+    shutil.rmtree(checkpoint)  # to save space: its results stay
+    assert grpo_table.evaluate_pairs(output, given, ["a"], ASKED, []) == [] and len(worked) == 2
 
 
 def test_a_pair_of_an_older_version_is_taken(tmp_path, worked):

@@ -13,9 +13,11 @@ def test_mean_over_runs_and_missing_values():
 
 
 def test_groups_are_averaged_unweighted():
-    found = estimate([[1, 1, 1, 0]], ["a", "a", "a", "b"])
+    found = estimate([[1, 1, 1, 0, 0]], ["a", "a", "a", "b", "b"])
     assert found.value == 0.5
     assert (found.low, found.high) == (0.5, 0.5)  # drawn within their groups, which do not vary
+    alone = estimate([[1, 1, 0, 0]], ["a", "a", "a", "b"])  # how b varies is not known
+    assert (alone.value, alone.low, alone.high) == (pytest.approx(1 / 3), None, None)
 
 
 def test_nothing_is_none_and_a_single_item_has_no_interval():

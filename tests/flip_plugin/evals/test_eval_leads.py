@@ -30,6 +30,13 @@ def test_items_that_are_hard_for_both_do_not_widen_the_interval():
     assert cell.low == pytest.approx(0.1) and cell.high == pytest.approx(0.1)
 
 
+def test_an_item_a_subset_leaves_no_interval():
+    values = {"flip": by_item(1, 1, 1), "pointwise": by_item(0, 0, 1)}
+    groups = {"0": "A", "1": "B", "2": "C"}
+    (cell,) = lead_cells(values, {}, metric="accuracy", groups=groups, **PLACE)
+    assert (cell.value, cell.low, cell.high) == (pytest.approx(2 / 3), None, None)
+
+
 def test_the_mean_of_the_others_needs_all_of_them():
     values = {"flip": by_item(1, 1), "pointwise": by_item(0, 0.5), "listwise": by_item(1, None)}
     cells = {cell.method: cell for cell in lead_cells(values, {}, metric="accuracy", **PLACE)}
@@ -57,21 +64,60 @@ def test_accuracy_leads_are_means_of_subsets_over_runs_of_equal_seed():
     assert (cell.metric, cell.value, list(cell.runs), cell.invalid) == ("accuracy_macro_lead", 0.5, [0.5, 0.5], 0.5)
 
 
-def test_the_report_goes_by_the_lead(tmp_path):
-    """The two intervals overlap; the lead's does not hold 0."""
+def cell(judge, method, metric, value, half=0.1):
+    low, high = (None, None) if value is None else (value - half, value + half)
+    return Cell("rewardbench2", judge, method, "all", metric, value, low, high, 40).to_dict()
 
-    def cell(method, metric, value, low, high):
-        return Cell("rewardbench2", "small", method, "all", metric, value, low, high, 40).to_dict()
 
-    run = tmp_path / "rewardbench2"
-    run.mkdir()
-    cells = [cell("flip", "accuracy_macro", 0.5, 0.4, 0.6), cell("pointwise", "accuracy_macro", 0.4, 0.3, 0.5)]
-    verdicts = []
-    for leads in ([], [cell("pointwise", "accuracy_macro_lead", 0.1, 0.02, 0.18)],
-                  [cell("pointwise", "accuracy_macro_lead", -0.1, -0.18, -0.02)]):  # fmt: skip
-        results = {"cells": cells + leads, "rules": [], "config": {"evaluation": "rewardbench2"}}
+@pytest.fixture
+def claims(tmp_path):
+    """Claims of a run with these cells, by id."""
+
+    def check(cells, sizes=()):
+        run = tmp_path / "rewardbench2"
+        run.mkdir(exist_ok=True)
+        results = {"cells": cells, "rules": [], "config": {"evaluation": "rewardbench2"}}
         (run / "results.json").write_text(json.dumps(results))
         found = read_runs([run])
-        assert len(found.evals[0].cells) == 2  # tables and charts do not see leads
-        verdicts.append(check_claims(found, {})[0].verdict)
-    assert verdicts == ["not shown", "holds", "does not hold"]
+        # Tables and charts do not see leads.
+        assert not any(cell.metric == "accuracy_macro_lead" for cell in found.evals[0].cells)
+        return {claim.id: claim for claim in check_claims(found, dict(sizes))}
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("lead", "half", "verdict"),
+    [(None, 0, "not shown"), (0.1, 0.08, "holds"), (-0.1, 0.08, "does not hold"), (0.1, 0.2, "not shown"),
+     (0.1, 0.0, "not shown")],
+)  # fmt: skip
+def test_the_report_goes_by_the_lead(claims, lead, half, verdict):
+    """The two intervals overlap. A lead without width is of too few items."""
+    cells = [cell("j", "flip", "accuracy_macro", 0.5), cell("j", "pointwise", "accuracy_macro", 0.4)]
+    cells += [cell("j", "pointwise", "accuracy_macro_lead", lead, half)] if lead is not None else []
+    assert claims(cells)["flip_beats_judges"].verdict == verdict
+
+
+def test_the_gain_over_one_method_is_its_lead(claims):
+    cells = []
+    for judge, other, lead in (("small", 0.4, 0.2), ("big", 0.5, 0.1)):
+        cells += [cell(judge, "flip", "accuracy_macro", 0.6), cell(judge, "pointwise", "accuracy_macro", other)]
+        cells += [cell(judge, "pointwise", "accuracy_macro_lead", lead, 0.02)]
+    assert claims(cells, {"small": 1, "big": 2}.items())["judge_size"].verdict == "holds"
+
+
+def test_a_judge_without_figures_is_left_out_of_the_sizes(claims):
+    cells = []
+    for judge, lead in (("lost", None), ("small", 0.2), ("big", 0.1)):
+        for method in ("flip", "pointwise", "listwise"):
+            cells.append(cell(judge, method, "accuracy_macro", 0.5 if lead else None))
+        cells.append(cell(judge, "judges", "accuracy_macro_lead", lead, 0.02))
+    claim = claims(cells, {"lost": 1, "small": 2, "big": 3}.items())["judge_size"]
+    assert claim.verdict == "holds" and len(claim.parts) == 1
+
+
+def test_a_metric_of_the_user_s_may_be_called_a_lead(tmp_path):
+    results = {"cells": [cell("j", "flip", "word_lead", 0.5)], "rules": [], "config": {"evaluation": "best_of_n"}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (run,) = read_runs([tmp_path]).evals
+    assert len(run.cells) == 1 and not run.leads

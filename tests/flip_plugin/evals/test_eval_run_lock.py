@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 
@@ -58,6 +59,22 @@ def test_a_folder_is_held_from_its_opening_to_its_results(tmp_path):
         take(run.path / ".lock")
     run.finish([])
     take(run.path / ".lock").close()
+
+
+def test_a_folder_that_was_removed_is_held_anew(tmp_path):
+    hold(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    hold(tmp_path / "run")
+    with pytest.raises(BlockingIOError):
+        take(tmp_path / "run" / ".lock")
+    let_go(tmp_path / "run")
+
+
+def test_a_lock_holds_no_logins(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["flip", "eval", "--judges", "hosted_vllm/m@http://me:secret@127.0.0.1:1/v1"])
+    hold(tmp_path)
+    let_go(tmp_path)
+    assert "127.0.0.1" in (tmp_path / ".lock").read_text() and "secret" not in (tmp_path / ".lock").read_text()
 
 
 def test_a_holder_that_has_not_said_who_it_is(tmp_path):
