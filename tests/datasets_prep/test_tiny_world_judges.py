@@ -163,6 +163,15 @@ def test_shipped_judges_were_trained_the_same_way_on_the_prompts_as_they_are(rep
     assert all(report[name][key] == report["small"][key] for name in SIZES for key in same)
 
 
+def test_shipped_judges_infer_and_larger_ones_grade_better(report):
+    """What the evaluations rest on, on the report's held-out items."""
+    flip, pointwise = (
+        [report[name]["report"][method]["accuracy"] for name in SIZES] for method in ("flip", "pointwise")
+    )
+    assert min(flip) > 0.9
+    assert sorted(pointwise) == pointwise and min(pointwise) > 0.5
+
+
 @pytest.mark.parametrize("size", ["small", pytest.param("medium", marks=pytest.mark.slow), "large"])
 def test_shipped_judges_answer_in_all_four_formats(size):
     judge = AutoModelForCausalLM.from_pretrained(DEFAULT_OUTPUT / size, dtype=torch.float32).eval()
