@@ -8,9 +8,10 @@ from typing import Any
 
 from datasets_prep.decontaminate import split_name
 from datasets_prep.filters import FILTERS, LABELS
+from datasets_prep.row_files import Defect
 from datasets_prep.sampling import Drawing
 from datasets_prep.settings import Settings
-from datasets_prep.sources import SOURCES, public_name
+from datasets_prep.sources import SOURCES, public_name, public_names
 
 # Named in a sentence of card.md; card.json has all.
 MAX_FILES = 5
@@ -41,6 +42,8 @@ def make_card(
         left -= out
         steps.append({"filter": name, "left_out": out, "left": left})
     ordered = sorted(drawn.tokens)
+    names = public_names(settings.files)
+    malformed = [Defect(**example) for unit in told for example in unit["examples"]]
     return {
         "judge_type": judge_type,
         "dataset": dataset,
@@ -51,31 +54,32 @@ def make_card(
         "tokens": {f"p{share}": ordered[(len(ordered) - 1) * share // 100] for share in (0, 25, 50, 75, 95, 100)}
         if ordered
         else {},
-        "unlabelled": _unlabelled(told),
-        "malformed_examples": [text for unit in told for text in unit["examples"]][:5],
-        "settings": _public(settings),
+        "unlabelled": _unlabelled(told, names),
+        "malformed_examples": [defect.told(names[defect.file]) for defect in malformed[:5]],
+        "settings": _public(settings, names),
         "versions": _versions(),
         "identity": identity,
     }
 
 
-def _unlabelled(told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _unlabelled(told: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Of each label that rows lacked, so that its filter could not apply to them: how many rows, of which files."""
     found = {}
     for label in LABELS:
         units = [unit for unit in told if unit["unlabelled"].get(label)]
         if units:
-            files = dict.fromkeys(public_name(unit["file"]) for unit in units)
+            files = dict.fromkeys(names[unit["file"]] for unit in units)
             found[label] = {"rows": sum(unit["unlabelled"][label] for unit in units), "files": list(files)}
     return found
 
 
-def _public(settings: Settings) -> dict[str, Any]:
+def _public(settings: Settings, names: dict[str, str]) -> dict[str, Any]:
     """Settings without the folders of one machine: the card is published, and the same wherever it is made."""
-
-    told = asdict(settings) | {"files": [public_name(file) for file in settings.files]}
+    told = asdict(settings) | {"files": [names[file] for file in settings.files]}
+    places = [split_name(name)[0] for name in settings.decontaminate]
+    short = public_names(places)
     told["decontaminate"] = [
-        public_name(place := split_name(name)[0]) + name.removeprefix(place) for name in settings.decontaminate
+        short[place] + name.removeprefix(place) for place, name in zip(places, settings.decontaminate, strict=True)
     ]
     return told | {"tokenizer": public_name(settings.tokenizer)}
 

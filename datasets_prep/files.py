@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,17 +14,27 @@ Result = TypeVar("Result")
 
 def write_whole(path: Path, write: Callable[[Path], Result]) -> Result:
     """Call `write` with a temporary path beside `path`, then rename it: `path` is the old or the new file, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    return write_all({path: write})[path]
+
+
+def write_all(writes: Mapping[Path, Callable[[Path], Result]]) -> dict[Path, Result]:
+    """`write_whole` for several files: all are whole before the first takes its place, so one failure leaves all."""
+    temporaries: dict[Path, Path] = {}
+    results = {}
     try:
-        result = write(temporary)
-        temporary.chmod(0o644)  # mkstemp's are private
-        temporary.replace(path)
+        for path, write in writes.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+            os.close(handle)
+            temporaries[path] = Path(name)
+            results[path] = write(temporaries[path])
+        for path, temporary in temporaries.items():
+            temporary.chmod(0o644)  # mkstemp's are private
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    return result
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+    return results
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from datasets_prep.batches import Batch, writable
@@ -19,7 +19,6 @@ from datasets_prep.lengths import TokenCounter
 from datasets_prep.row_checks import ROLES, DatasetError, content_text
 from datasets_prep.row_files import Defect
 from datasets_prep.settings import Settings
-from datasets_prep.sources import public_name
 from datasets_prep.text import normalise, prompt_text, sampling_key
 from flip_plugin.target import NoTarget, find_target
 
@@ -35,7 +34,11 @@ MAX_EXAMPLES = 5
 
 
 class Malformed(ValueError):
-    """A row's prompt cannot be read; the text says why."""
+    """A row's prompt cannot be read; the text says why. Its end is `quote`: what the row holds."""
+
+    def __init__(self, reason: str, quote: str = "") -> None:
+        super().__init__(reason + quote)
+        self.reason, self.quote = reason, quote
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ class RowFilter:
         self._malformed: list[Defect] = []
 
     @property
-    def examples(self) -> list[str]:
-        """The first malformed rows in words."""
-        return [defect.told(public_name(self.file)) for defect in self._malformed]
+    def examples(self) -> list[dict[str, Any]]:
+        """The first malformed rows, as fields of `Defect`, without what they hold."""
+        return [asdict(replace(defect, quote="")) for defect in self._malformed]
 
     def __call__(self, batch: Batch) -> list[Candidate]:
         """The candidates of a batch. Raises `DatasetError` for a malformed row unless those are to be skipped."""
@@ -124,7 +127,7 @@ class RowFilter:
             except NoTarget:
                 target = ""
             except Malformed as error:
-                self._leave_out(Defect(self.file, batch.number(place), str(error)))
+                self._leave_out(Defect(self.file, batch.number(place), error.reason, quote=error.quote))
                 continue
             # With a system prompt to recover, the turn that it is about may still be blank.
             if not target or not messages[-1]["content"].strip():
@@ -200,12 +203,12 @@ def _turn(turn: Any, number: int) -> dict[str, str]:
     role = role.strip().lower()
     role = _ROLE_NAMES.get(role, role)
     if role not in ROLES:
-        raise Malformed(f"turn {number} has the role {role!r}, which is none of {', '.join(ROLES)}")
+        raise Malformed(f"turn {number} has a role that is none of {', '.join(ROLES)}", f": {role!r:.60}")
     content = turn.get("content")
     if "content" not in turn:
         raise Malformed(f"turn {number} ({role}) has no content")
     try:
         text = "" if content is None else content_text(content)
     except TypeError as error:
-        raise Malformed(f"turn {number} ({role}): {error}") from error
+        raise Malformed(f"turn {number} ({role}) has content that cannot be read", f": {error}") from error
     return {"role": role, "content": writable(text)}

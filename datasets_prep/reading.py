@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datasets_prep.batches import BATCH_ROWS, Batch, Unit, open_file
+from datasets_prep.batches import Batch, Unit, open_file
 from datasets_prep.reading_json import Lines, check_columns, json_batches
-from datasets_prep.reading_parquet import open_parquet, parquet_batches, parquet_units
+from datasets_prep.reading_parquet import open_parquet, parquet_batches, parquet_pieces, parquet_units, sound
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.row_files import Defect
 from datasets_prep.sources import Source
@@ -54,7 +54,9 @@ def numbered_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     number = 0
     with open_file(file) as handle:
-        for table in open_parquet(handle, file).iter_batches(BATCH_ROWS):
-            for row in table.to_pylist():
+        for piece in parquet_pieces(open_parquet(handle, file), file):
+            for defect in sound(piece, number, file)[2]:
+                raise DatasetError(str(defect))
+            for row in piece.to_pylist():
                 number += 1
                 yield number, row

@@ -7,6 +7,7 @@ an empty one). The rows of a batch have the same columns, so rows of other colum
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import cached_property
@@ -52,21 +53,23 @@ class Lines:
         if file.endswith(".json"):
             yield from json_rows(Path(local_copy(file)), file)
             return
-        with open_file(file) as raw:
-            handle: Any = gzip.GzipFile(fileobj=raw) if file.endswith(".gz") else raw
-            if self.unit.start:
-                handle.seek(self.unit.start - 1)
-                handle.readline()  # the line that the unit before began, or its last line break
-            place = 0
-            while self.unit.stop < 0 or handle.tell() < self.unit.stop:
-                line = handle.readline()
-                if not line:
-                    return
-                place += 1
+        try:
+            for place, line in enumerate(self._lines(), start=1):
                 if not line.strip():
                     continue
                 row = parse_row(line, file, place)
                 yield place, parse_row(line, file, self.number(place)) if isinstance(row, Defect) else row
+        except (EOFError, OSError, zlib.error) as error:  # of gzip: cut off, none at all, damaged
+            raise DatasetError(f"{file}: the file cannot be read: {error}. Fetch or write it anew.") from error
+
+    def _lines(self) -> Iterator[bytes]:
+        with open_file(self.unit.file) as raw:
+            handle: Any = gzip.GzipFile(fileobj=raw) if self.unit.file.endswith(".gz") else raw
+            if self.unit.start:
+                handle.seek(self.unit.start - 1)
+                handle.readline()  # the line that the unit before began, or its last line break
+            while (self.unit.stop < 0 or handle.tell() < self.unit.stop) and (line := handle.readline()):
+                yield line
 
 
 def check_columns(file: str, source: Source) -> None:
@@ -92,11 +95,12 @@ def json_batches(unit: Unit, source: Source) -> Iterator[Batch]:
             try:
                 columns = choose(row)
             except DatasetError as error:
-                defects.append(Defect(unit.file, lines.number(place), str(error)))
+                reason, there, keys = str(error).partition("; it has ")
+                defects.append(Defect(unit.file, lines.number(place), reason, quote=there + keys))
                 continue
             if (found := _wrong_label(row, columns)) is not None:
-                column, reason = found
-                defects.append(Defect(unit.file, lines.number(place), reason, column))
+                column, reason, quote = found
+                defects.append(Defect(unit.file, lines.number(place), reason, column, quote=quote))
                 continue
             groups.setdefault(columns, []).append((place, row))
         for columns, rows in groups.items():
@@ -122,19 +126,19 @@ class _Chooser:
         return self._known[key]
 
 
-def _wrong_label(row: Row, columns: Columns) -> tuple[str, str] | None:
-    """(column, what is wrong) for a label of another type; null is none of them."""
+def _wrong_label(row: Row, columns: Columns) -> tuple[str, str, str] | None:
+    """(column, what is wrong, what is there) for a label of another type; null is none of them."""
     for kind, wanted, words in _TYPES:
         column = getattr(columns, kind)
         value = None if column is None else row[column]
         if value is not None and not isinstance(value, wanted):
-            return column, f"must be {words}, but is {value!r:.60}"
+            return column, f"must be {words}", f", but is {value!r:.60}"
     turns = None if columns.moderation is None else row[columns.moderation]
     if columns.moderation is None or turns is None:
         return None
     if isinstance(turns, list) and all(turn is None or isinstance(turn, dict) for turn in turns):
         return None
-    return columns.moderation, f"must be a list of objects, but is {turns!r:.60}"
+    return columns.moderation, "must be a list of objects", f", but is {turns!r:.60}"
 
 
 def _batch(columns: Columns, found: list[tuple[int, Row]], lines: Lines, defects: list[Defect]) -> Batch:

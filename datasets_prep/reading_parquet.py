@@ -21,8 +21,25 @@ def open_parquet(handle: IO[bytes], name: str) -> Any:
 
     try:
         return pq.ParquetFile(handle, pre_buffer="://" in name)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"{name} is not a whole Parquet file: {error}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{name} is not a whole Parquet file: {error}. Fetch or write it anew.") from error
+
+
+def parquet_pieces(parquet: Any, name: str, before: int = 0, **options: Any) -> Iterator[Any]:
+    """Rows of an open file, `BATCH_ROWS` at a time, after `before` others; `options` are those of `iter_batches`.
+
+    DatasetError where the file breaks off or is damaged on the way.
+    """
+    import pyarrow as pa
+
+    try:
+        for piece in parquet.iter_batches(BATCH_ROWS, use_threads=False, **options):
+            yield piece
+            before += piece.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(
+            f"{name}, after row {before}: the file cannot be read: {error}. Fetch or write it anew."
+        ) from error
 
 
 def parquet_units(file: str, source: Source, unit_rows: int) -> list[Unit]:
@@ -77,26 +94,16 @@ def _leaves(parquet: Any, columns: Columns) -> list[str]:
 
 def parquet_batches(unit: Unit, source: Source) -> Iterator[Batch]:
     """The rows of a unit in their order. DatasetError for a file that cannot be read."""
-    import pyarrow as pa
-
     with open_file(unit.file) as handle:
         parquet = open_parquet(handle, unit.file)
         columns = choose_columns(source, parquet.schema_arrow.names, unit.file)
-        row = unit.first_row
-        try:
-            for table in parquet.iter_batches(
-                BATCH_ROWS,
-                row_groups=range(unit.start, unit.stop),
-                columns=_leaves(parquet, columns),
-                use_threads=False,
-            ):
-                yield _arrow_batch(*_sound(table, row, unit.file), columns)
-                row += table.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DatasetError(f"{unit.file}, after row {row}: the file cannot be read: {error}") from error
+        row, groups = unit.first_row, range(unit.start, unit.stop)
+        for piece in parquet_pieces(parquet, unit.file, row, row_groups=groups, columns=_leaves(parquet, columns)):
+            yield _arrow_batch(*sound(piece, row, unit.file), columns)
+            row += piece.num_rows
 
 
-def _sound(table: Any, before: int, file: str) -> tuple[Any, list[int], list[Defect]]:
+def sound(table: Any, before: int, file: str) -> tuple[Any, list[int], list[Defect]]:
     """(rows whose texts are UTF-8, their numbers, the other rows): Parquet's text is bytes that may be anything."""
     import pyarrow as pa
 
@@ -122,6 +129,7 @@ def _sound(table: Any, before: int, file: str) -> tuple[Any, list[int], list[Def
 
 
 def _arrow_batch(table: Any, numbers: list[int], defects: list[Defect], columns: Columns) -> Batch:
+    import pyarrow as pa
     import pyarrow.compute
 
     pc: Any = pyarrow.compute  # its functions are made at import
@@ -130,7 +138,7 @@ def _arrow_batch(table: Any, numbers: list[int], defects: list[Defect], columns:
         return None if column is None else table.column(column).to_pylist()
 
     def prompts(places: Sequence[int], first: bool) -> list[Any]:
-        chosen = table.column(columns.prompt).take(places)
+        chosen = table.column(columns.prompt).take(pa.array(places, pa.int64()))  # of no places, the type is not seen
         if not first or chosen.type.num_fields == 0:  # whole conversations, or one text each
             return chosen.to_pylist()
         found = pc.list_slice(chosen, 0, 1).to_pylist()

@@ -17,21 +17,25 @@ from datasets_prep.row_checks import DatasetError
 
 @dataclass(frozen=True)
 class Defect:
-    """What makes a row unusable: its file, its number there (from 1), the column if it is one's, and the reason."""
+    """What makes a row unusable: its file, its number there (from 1), the column if it is one's, and the reason.
+
+    `quote` goes on with what the row holds, which nobody has checked: to be shown here, and not to be published.
+    """
 
     file: str
     number: int
     reason: str
     column: str = ""
     line: bool = False
+    quote: str = ""
 
     def told(self, file: str) -> str:
-        """The defect in words, with the file called `file`."""
+        """The defect in words without those of the row, with the file called `file`."""
         where = f"{'line' if self.line else 'row'} {self.number}" + (f", {self.column}" if self.column else "")
         return f"{file}, {where}: {self.reason}"
 
     def __str__(self) -> str:
-        return self.told(self.file)
+        return self.told(self.file) + self.quote
 
 
 def read_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -65,6 +69,10 @@ def _array(data: bytes, name: str) -> list[Any]:
         raise DatasetError(f"{name} is not UTF-8 text: {error}") from error
     except json.JSONDecodeError as error:
         raise DatasetError(f"{name}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
+        raise DatasetError(
+            f"{name}: the array cannot be read: {error}. Repair it, or write a row a line (.jsonl): lines are named."
+        ) from error
 
 
 def parse_row(line: bytes, name: str, number: int) -> dict[str, Any] | Defect:
@@ -75,11 +83,11 @@ def parse_row(line: bytes, name: str, number: int) -> dict[str, Any] | Defect:
     except UnicodeDecodeError as error:
         return Defect(name, number, f"is not UTF-8 text: {error}", line=True)
     except json.JSONDecodeError as error:
-        reason = (
-            f"not valid JSON ({error.msg} at column {error.colno}): {text.strip()[:80]!r}. "
+        quote = (
+            f": {text.strip()[:80]!r}. "
             "Repair or remove the line; a file that was cut off while it was written ends like this."
         )
-        return Defect(name, number, reason, line=True)
+        return Defect(name, number, f"not valid JSON ({error.msg} at column {error.colno})", line=True, quote=quote)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
         return Defect(name, number, f"cannot be read: {error}", line=True)
 

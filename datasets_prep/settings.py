@@ -15,8 +15,8 @@ from datasets_prep.row_checks import DatasetError
 JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
 Turns = Literal["first", "full"]
 TargetChoice = Literal["auto", "user", "system"]
-# Of the filters' rules: raised when the same settings come to leave out other rows.
-RULES = 2
+# Of the filters' rules: raised when the same settings come to leave out other rows, or to tell others of them.
+RULES = 3
 
 
 def dataset_of(judge_type: str) -> str:

@@ -6,6 +6,8 @@ the hub lists for a data set; both are read by the same code (`reading.py`).
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +126,23 @@ def files_of(data: Sequence[str], split: str) -> list[str]:
 
 def public_name(name: str) -> str:
     """A local file or folder without the folders of one machine; an address or a hub id as it is."""
-    path = Path(name).expanduser()
-    return path.name if path.exists() else name
+    return public_names([name])[name]
+
+
+def public_names(names: Sequence[str]) -> dict[str, str]:
+    """`public_name` of each; with as many of the folders before it as tell one file from the others."""
+    there = {name: path for name in names if (path := Path(name).expanduser()).exists()}
+    # Links are not followed: the hub's cache has its files' names in links alone.
+    parts = {name: Path(os.path.abspath(path)).parts[1:] for name, path in there.items()}
+    found = {name: name for name in names}
+    left, depth = set(parts.values()), 0
+    while left:
+        depth += 1
+        ends = Counter(own[-depth:] for own in left)
+        done = {own for own in left if ends[own[-depth:]] == 1 or depth >= len(own)}
+        found |= {name: "/".join(own[-depth:]) for name, own in parts.items() if own in done}
+        left -= done
+    return found
 
 
 def hub_files(name: str, split: str) -> list[str]:

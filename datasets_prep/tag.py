@@ -4,7 +4,8 @@
 
 Of the column `dataset` the names general-* are replaced; names of other verifiers (gsm8k, ifeval) stay, alone or in a
 row's list. Every other column, the order of rows and the format stay as they are, so two sets differ in
-`dataset` alone. A folder made by `datasets_prep.wildchat` keeps its card, with the new judge type.
+`dataset` alone. A folder made by `datasets_prep.wildchat` keeps its card, with the new judge type. No file is
+replaced before all are whole.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import argparse
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.batches import open_file
+from datasets_prep.batches import BATCH_ROWS, open_file
 from datasets_prep.card import card_json, card_text
-from datasets_prep.files import write_text, write_whole
+from datasets_prep.files import write_all
 from datasets_prep.reading import numbered_rows
+from datasets_prep.reading_parquet import open_parquet, parquet_pieces, sound
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.settings import dataset_of
 from datasets_prep.validate import row_files
@@ -42,22 +45,16 @@ def retag(value: Any, dataset: str) -> Any:
     return names
 
 
-def tag_file(source: str, target: Path, dataset: str) -> tuple[int, int]:
-    """Write `source` to `target` with other tags. Returns (rows, rows with a judge).
+def tag_file(source: str, target: Path, dataset: str) -> str:
+    """Write `source` to `target` with other tags. Returns in words how many rows it has, and how many with a judge.
 
-    DatasetError names the row, or says that no row has a judge; an older `target` is then left as it was.
+    DatasetError names the row, or says that no row has a judge.
     """
-    if (target.suffix == ".parquet") != source.endswith(".parquet"):
-        raise DatasetError(f"{target}: the format stays, so it must end like {source}")
     counts = [0, 0]
-
-    def write(temporary: Path) -> None:
-        (_tag_parquet if source.endswith(".parquet") else _tag_json)(source, temporary, dataset, counts)
-        if not counts[1]:
-            raise DatasetError(f"{source}: no row names a judge ({_JUDGED}...) in its column dataset")
-
-    write_whole(target, write)
-    return counts[0], counts[1]
+    (_tag_parquet if source.endswith(".parquet") else _tag_json)(source, target, dataset, counts)
+    if not counts[1]:
+        raise DatasetError(f"{source}: no row names a judge ({_JUDGED}...) in its column dataset")
+    return f"{counts[0]:,} rows, {counts[1]:,} of them {dataset}"
 
 
 def _tags(values: list[Any], first: int, source: str, dataset: str, counts: list[int]) -> Iterator[Any]:
@@ -85,13 +82,15 @@ def _tag_parquet(source: str, temporary: Path, dataset: str, counts: list[int]) 
     import pyarrow.parquet as pq
 
     with open_file(source) as handle:
-        parquet = pq.ParquetFile(handle)
+        parquet = open_parquet(handle, source)
         schema = parquet.schema_arrow
         place = schema.get_field_index("dataset")
         if place < 0:
             raise DatasetError(f"{source} lacks the column dataset; it has {', '.join(schema.names)}")
         with pq.ParquetWriter(temporary, schema) as writer:
-            for batch in tqdm(parquet.iter_batches(1024), source, unit="batch", delay=1):
+            for batch in tqdm(parquet_pieces(parquet, source), source, unit=f"{BATCH_ROWS} rows", delay=1):
+                for defect in sound(batch.select([place]), counts[0], source)[2]:
+                    raise DatasetError(str(defect))
                 tags = _tags(batch.column(place).to_pylist(), counts[0] + 1, source, dataset, counts)
                 column = pa.array(list(tags), type=schema.field(place).type)
                 writer.write_batch(batch.set_column(place, schema.field(place), column))
@@ -123,17 +122,26 @@ def tag(source: str, output: Path, dataset: str, split: str = "train") -> None:
     targets = [output if one and output.suffix else output / Path(file).name for file in files]
     if len(set(targets)) < len(targets):
         raise DatasetError(f"{source} has files of one name in several folders: tag them one by one")
+    writes: dict[Path, Callable[[Path], str]] = {}
     for file, target in zip(files, targets, strict=True):
         if target.exists() and "://" not in file and target.samefile(file):
             raise DatasetError(f"{target} is the input itself: choose another --output")
-        rows, judged = tag_file(file, target, dataset)
-        print(f"{target}: {rows:,} rows, {judged:,} of them {dataset}")
+        if (target.suffix == ".parquet") != file.endswith(".parquet"):
+            raise DatasetError(f"{target}: the format stays, so it must end like {file}")
+        writes[target] = partial(tag_file, file, dataset=dataset)
     card = Path(source) / "card.json"
     if not one and card.is_file():
         told = json.loads(card.read_text(encoding="utf-8"))
         told |= {"dataset": dataset, "judge_type": dataset.removeprefix(_JUDGED), "identity": None}
-        write_text(output / "card.json", card_json(told))
-        write_text(output / "card.md", card_text(told, targets[0].name))
+        writes[output / "card.json"] = partial(_write_text, card_json(told))
+        writes[output / "card.md"] = partial(_write_text, card_text(told, targets[0].name))
+    for target, words in write_all(writes).items():
+        print(f"{target}: {words}")
+
+
+def _write_text(text: str, target: Path) -> str:
+    target.write_text(text, encoding="utf-8")
+    return "the set's card"
 
 
 if __name__ == "__main__":

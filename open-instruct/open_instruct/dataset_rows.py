@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets_prep.reading_parquet import open_parquet
 from datasets_prep.row_checks import (
     CONTRACT_COLUMNS,
     ORIGIN,
@@ -63,6 +64,8 @@ def load_dataset_mixer(dataset_mixer_list: Sequence[str], splits: Sequence[str],
     parts = []
     for position, (name, amount) in enumerate(zip(names, amounts, strict=True)):
         rows = _read(name, splits[position if len(splits) > 1 else 0])
+        if not len(rows):
+            raise DatasetError(f"{name} holds no rows")
         require_columns(rows.column_names, name)
         rows = _with_origin(rows, name)
         keep = _choose(len(rows), amount, name, random.Random(seed + position))
@@ -79,7 +82,7 @@ def _read(name: str, split: str) -> Dataset:
         if suffix in (".jsonl", ".json"):
             return _from_rows(list(read_json(path)), name)
         if suffix == ".parquet":
-            return datasets.Dataset.from_parquet(str(path))
+            return _from_parquet(path, name)
         raise DatasetError(f"{name}: only .jsonl, .json and .parquet files can be read, not {suffix or 'no suffix'}")
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         saved = datasets.load_from_disk(str(path))
@@ -103,9 +106,10 @@ def _read(name: str, split: str) -> Dataset:
     parts = []
     for file in files:  # each by itself, so that a row is named by its file and its number there
         rows = _read(file, split)
-        require_columns(rows.column_names, file)
-        parts.append(_with_origin(rows, file))
-    return _concatenate(parts)
+        if len(rows):  # of a shard without rows, there may be no columns either
+            require_columns(rows.column_names, file)
+            parts.append(_with_origin(rows, file))
+    return _concatenate(parts) if parts else datasets.Dataset.from_dict({})
 
 
 def _folder_files(folder: Path, split: str) -> list[str]:
@@ -120,8 +124,6 @@ def _folder_files(folder: Path, split: str) -> list[str]:
 def _from_rows(numbered: list[tuple[int, Row]], name: str) -> Dataset:
     from datasets import Dataset
 
-    if not numbered:
-        raise DatasetError(f"{name} holds no rows")
     # Dataset.from_list would take the columns of the first row alone.
     columns = dict.fromkeys(key for _, row in numbered for key in row)
     values: dict[str, list[Any]] = {column: [row.get(column) for _, row in numbered] for column in columns}
@@ -129,6 +131,20 @@ def _from_rows(numbered: list[tuple[int, Row]], name: str) -> Dataset:
     values[ORIGIN_ROW] = [number for number, _ in numbered]
     # Content may be text in one row and parts in another, ground_truth text or a list.
     return Dataset.from_dict(values, on_mixed_types="use_json")
+
+
+def _from_parquet(path: Path, name: str) -> Dataset:
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    with path.open("rb") as file:
+        if not open_parquet(file, name).metadata.num_rows:
+            return Dataset.from_dict({})  # `datasets` cannot make any of none
+    try:
+        return Dataset.from_parquet(str(path))
+    except DatasetGenerationError as error:
+        why = error.__cause__ or error
+        raise DatasetError(f"{name}: the file cannot be read: {why}. Fetch or write it anew.") from error
 
 
 def _with_origin(rows: Dataset, name: str) -> Dataset:

@@ -141,7 +141,7 @@ def test_malformed_turns_are_told(value, words):
         (json.dumps(wildchat(3, toxic="no")), "row 3, toxic: must be true or false, but is 'no'"),
         (json.dumps(wildchat(3, language=7)), "row 3, language: must be text, but is 7"),
         (json.dumps(wildchat(3, conversation={"role": "user"})), "row 3: the prompt must be text or a list"),
-        (json.dumps(wildchat(3, conversation=[{"role": "boss", "content": "x"}])), "row 3: turn 1 has the role 'boss'"),
+        (json.dumps(wildchat(3, conversation=[{"role": "boss", "content": "x"}])), "row 3: turn 1 has a role that"),
     ],
 )
 @pytest.mark.parametrize("unit_rows", ["1", "25000"])  # one unit, and one that begins in the middle of the file

@@ -86,6 +86,33 @@ def test_the_card_says_which_files_lack_labels(tmp_path):
     assert card["unlabelled"].keys() == {"redacted"} and "have no label" not in (tmp_path / "full/card.md").read_text()
 
 
+def test_files_of_one_name_are_told_apart_without_their_other_folders(tmp_path):
+    lines = [json.dumps(row("a")), '{"messages": [']
+    files = [tmp_path / place / "rows.jsonl" for place in ("x/one", "y/one", "x/two")]
+    files.append(tmp_path / "x" / "other.jsonl")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines))
+    names = ["x/one/rows.jsonl", "y/one/rows.jsonl", "two/rows.jsonl", "other.jsonl"]
+    evaluations = [str(write(tmp_path / place / "eval.jsonl", [{"prompt": "Who?"}])) for place in ("x", "y")]
+    _, card = prepared(tmp_path / "out", files, "--skip_malformed", "--decontaminate", *evaluations)
+    assert card["unlabelled"]["toxic"]["rows"] == 4 and set(card["unlabelled"]["toxic"]["files"]) == set(names)
+    assert {text.partition(",")[0] for text in card["malformed_examples"]} == set(names)
+    assert set(card["settings"]["files"]) == set(names)
+    assert card["settings"]["decontaminate"] == ["x/eval.jsonl", "y/eval.jsonl"]
+    assert str(tmp_path) not in (tmp_path / "out" / "card.json").read_text()
+
+
+@pytest.mark.parametrize("first", [turns_of(prompt(1), "Fine."), prompt(1)], ids=["turns", "text"])
+@pytest.mark.parametrize("turns", ["first", "full"])
+def test_a_batch_none_of_whose_rows_has_the_language(tmp_path, monkeypatch, first, turns):
+    monkeypatch.setattr("datasets_prep.reading_parquet.BATCH_ROWS", 2)
+    other = {"id": "other", "messages": first, "language": "German"}
+    rows = [other, other, {"id": "good", "messages": first, "language": "English"}, other, other]
+    names, card = prepared(tmp_path / "out", [write(tmp_path / "rows.parquet", rows)], "--turns", turns)
+    assert names == {"good"} and left_out(card) == {"language": 4}
+
+
 # --- defects
 
 GOOD = [wildchat(1), wildchat(2)]
@@ -124,8 +151,35 @@ def test_every_defect_of_a_row_is_refused_or_counted(tmp_path, capsys, name, uni
     assert f"{file}, {words}" in error and "count and leave out such rows: --skip_malformed" in error
     _, card = prepared(tmp_path / "out", [file], "--skip_malformed", "--unit_rows", unit_rows, source="wildchat")
     assert left_out(card) == {"malformed": 1} and card["read"] == 4 and card["rows"] == 3
-    assert card["malformed_examples"][0].startswith(f"rows.jsonl, {words}")
+    unquoted = words.partition(", but is ")[0].partition("; it has")[0]
+    assert card["malformed_examples"][0].startswith(f"rows.jsonl, {unquoted}")
     assert str(tmp_path) not in (tmp_path / "out" / "card.md").read_text()
+
+
+HIDDEN = "0049-170-5551234"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": "Call me: ' + HIDDEN,
+        json.dumps(row("a", toxic=HIDDEN)),
+        json.dumps(row("a", openai_moderation=HIDDEN)),
+        json.dumps({HIDDEN: "x"}),
+        json.dumps({"messages": [{"role": HIDDEN, "content": "x"}]}),
+        json.dumps({"messages": [{"role": "user", "content": [{"type": HIDDEN}]}]}),
+    ],
+    ids=["line", "label", "moderation", "key", "role", "content"],
+)
+def test_what_a_malformed_row_holds_is_told_here_and_not_published(tmp_path, capsys, line):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row("good")) + "\n" + line + "\n")
+    assert main(command(tmp_path / "out", [file]), source="messages") == 1
+    assert HIDDEN in capsys.readouterr().err
+    _, card = prepared(tmp_path / "out", [file], "--skip_malformed")
+    assert card["malformed_examples"][0].startswith("rows.jsonl, ") and left_out(card) == {"malformed": 1}
+    for name in ("card.json", "card.md"):
+        assert HIDDEN not in (tmp_path / "out" / name).read_text()
 
 
 def test_defects_in_an_array_and_of_a_moderation(tmp_path, capsys):

@@ -166,17 +166,17 @@ def test_finished_units_are_taken_over_only_with_the_same_filters(tmp_path, caps
     assert "all is read again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["FOLDER", "FOLDER#q", "FILE", "FILE:test", "FILE:test#q"])
+@pytest.mark.parametrize("name", ["FOLDER", "FOLDER#question", "FILE", "FILE:test#question"])
 def test_changed_evaluation_prompts_are_another_run(tmp_path, capsys, name):
     data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
-    file = write(tmp_path / "evals" / "one.jsonl", [{"q": "Who?"}])
+    file = write(tmp_path / "evals" / "one.jsonl", [{"question": "Who?"}])
     name = name.replace("FOLDER", str(file.parent)).replace("FILE", str(file))
-    options = ("--keep_work", "--decontaminate", name if "#" in name else f"{name}#q")
+    options = ("--keep_work", "--decontaminate", name)
     prepare(data, tmp_path / "out", *options)
     prepare(data, tmp_path / "out", *options)
     assert "nothing to do" in capsys.readouterr().out
     assert str(tmp_path) not in (tmp_path / "out" / "card.json").read_text()
-    write(file, [{"q": "Who?"}, {"q": prompt(3)}])
+    write(file, [{"question": "Who?"}, {"question": prompt(3)}])
     assert main(command(data, tmp_path / "out", *options), source="wildchat") == 1
     assert "of other files" in capsys.readouterr().err
     prepare(data, tmp_path / "out", *options, "--overwrite")

@@ -85,6 +85,21 @@ def test_rows_that_cannot_be_tagged(tmp_path, rows, words):
     assert read_rows(older) == [row("older")]
 
 
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    write(source / "train-0.jsonl", [row("new 0")])
+    write(source / "train-1.jsonl", [row("new 1", dataset="gsm8k")])
+    older = [write(target / f"train-{n}.jsonl", [row(f"old {n}", dataset="general-quality")]) for n in (0, 1)]
+    with pytest.raises(DatasetError, match="no row names a judge"):
+        tag.tag(str(source), target, "general-quality")
+    assert [read_rows(file)[0]["ground_truth"] for file in older] == ["old 0", "old 1"]
+    assert sorted(target.iterdir()) == older
+    write(source / "train-1.jsonl", [row("new 1")])
+    tag.tag(str(source), target, "general-quality")
+    assert [read_rows(file)[0]["ground_truth"] for file in older] == ["new 0", "new 1"]
+    assert sorted(target.iterdir()) == older
+
+
 def test_the_input_is_not_overwritten_and_the_format_stays(tmp_path):
     file = write(tmp_path / "a.jsonl", [row()])
     with pytest.raises(DatasetError, match="is the input itself"):

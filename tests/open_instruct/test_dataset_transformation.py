@@ -128,6 +128,38 @@ def test_a_row_of_a_folder_is_named_by_its_file_and_its_number_there(suffix, tmp
         validate_rows(loaded, VERIFIERS)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_files_of_a_folder_without_rows_are_passed_over(suffix, tmp_path):
+    from datasets import Dataset
+
+    paths = [tmp_path / f"train-{name}.{suffix}" for name in "abc"]
+
+    def put(path, rows):
+        write_jsonl(path, rows) if suffix == "jsonl" else Dataset.from_list(rows).to_parquet(str(path))
+
+    for path in paths:
+        put(path, [])
+    with pytest.raises(DatasetError, match=f"{tmp_path} holds no rows"):
+        load_dataset_mixer([str(tmp_path), "1.0"], ["train"], 1)
+    with pytest.raises(DatasetError, match=f"{paths[0]} holds no rows"):
+        load_dataset_mixer([str(paths[0]), "1.0"], ["train"], 1)
+    put(paths[1], [row("one")])
+    loaded = load_dataset_mixer([str(tmp_path), "1.0"], ["train"], 1)
+    assert loaded["ground_truth"][:] == ["one"] and loaded["origin"][:] == [str(paths[1])]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_damaged_parquet_file_is_named(folder, cut, tmp_path):
+    from datasets import Dataset
+
+    path = tmp_path / "train.parquet"
+    Dataset.from_list([row("one")]).to_parquet(str(path))
+    path.write_bytes(path.read_bytes()[:-20] if cut else b"PAR1" + b"\xff" * 100 + path.read_bytes()[104:])
+    with pytest.raises(DatasetError, match=f"{path}(:| is not a whole) "):
+        load_dataset_mixer([str(tmp_path if folder else path), "1.0"], ["train"], 1)
+
+
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row()) + "\n\n" + '{"messages": [\n')
