@@ -13,16 +13,23 @@ from flip_plugin.score_file import CommandError
 
 
 def read_run(path: str | Path) -> tuple[list[EvalItem], list[Judgement]]:
-    """Items and judgements of a run folder; judgements of other items are left out.
+    """Items and judgements of a run folder, in the order in which the run was given its judges and methods.
 
-    Raises `CommandError` when it is no run folder, or nothing is judged yet.
+    Judgements of other items are left out. Raises `CommandError` when it is no run folder, or nothing is judged yet.
     """
-    _, items = load_run(path)
+    config, items = load_run(path)
     known = {item.id for item in items}
     judgements = [one for one in read_judgements(path) if one.id in known]
     if not judgements:
         raise CommandError(f"{path}: nothing is judged there yet")
+    judges = [judge["name"] for judge in config.get("judges") or ()]
+    methods = list(config.get("methods") or ())
+    judgements.sort(key=lambda one: (_place(judges, one.judge), _place(methods, one.method)))
     return items, judgements
+
+
+def _place(names: Sequence[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 def names_of(judgements: Sequence[Judgement]) -> tuple[list[str], list[str], list[int]]:

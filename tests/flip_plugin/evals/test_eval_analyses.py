@@ -9,7 +9,7 @@ from flip_plugin.cli import main
 from flip_plugin.evals.agreement import agreement_cells, kendall, same_pick, shared_scores, spearman
 from flip_plugin.evals.items import EvalItem, Judgement
 from flip_plugin.evals.length import LENGTHS, bucket_names, counter, length_cells, quantile_edges
-from flip_plugin.evals.saved import judged_items
+from flip_plugin.evals.saved import judged_items, names_of, read_run
 from flip_plugin.evals.similarity import rescored, similarity_cells
 from flip_plugin.metrics import get_similarity
 from flip_plugin.score_file import CommandError
@@ -196,6 +196,19 @@ def test_length_reads_a_finished_run(finished, tmp_path, capsys):
     cells = load_results(out)["cells"]
     assert [cell_of(cells, "accuracy", group).value for group in ("0-4", "5+", "all")] == [0.5, 0.0, 0.25]
     assert "words" in capsys.readouterr().out
+
+
+def test_judges_and_methods_keep_the_order_that_the_run_was_given(tmp_path):
+    items = [EvalItem("a", TARGET, ["one two", "one"], RIGHT, "Focus")]
+    given = [
+        judged("a", 1, 0, judge=judge, method=method) for judge in "ab" for method in ("listwise", "flip", "pointwise")
+    ]
+    run = run_folder(tmp_path / "run", given, items)
+    config = {"evaluation": "rewardbench2", "judges": [{"name": "b"}], "methods": ["pointwise", "flip"]}
+    (run / "config.json").write_text(json.dumps(config))
+    judges, methods, _ = names_of(read_run(run)[1])
+    # What the configuration does not name comes last.
+    assert (judges, methods) == (["b", "a"], ["pointwise", "flip", "listwise"])
 
 
 def test_length_wants_a_run_or_judges(tmp_path, capsys):
