@@ -52,6 +52,7 @@ RULES = (
     "flip and pointwise score in 0..1; a listwise or pairwise score is the share of the pair's comparisons won.",
     "wins: how often the attacked wrong response beats the right one, a tie counting half; wins_before: the same "
     "unattacked, over the same pairs (group none: over all). A pair in which a score is missing is in neither.",
+    "wins_lead: FLIP's wins less those of the method, over the pairs in which both have a verdict.",
     "flip is FLIP under echo policy report; flip+strip and flip+penalise are the policies of echo control. penalise "
     "is computed from the judgements of report, strip asks anew where it changes the text.",
     "invalid is the share of questions about the attacked pair without a usable answer. It must be read beside the "

@@ -8,6 +8,7 @@ A row (`Cell.method`) is a method; FLIP has three: ``flip`` (echo policy ``repor
   verdict; in an attack's group: over the pairs of its ``wins``, so that the two can be compared);
 - ``shift``: the bad response's score under attack less its score before;
 - ``wins``: how often the attacked bad response beats the good one; ``wins_change`` is that less ``wins_before``;
+- ``wins_lead``: FLIP's wins less those of the row's method, over the pairs that have both (`flip_plugin.evals.leads`);
 - ``echo`` (row ``flip``): the share of the instruction that echo control finds in the attacked response.
 
 A tie is half a win. A pair with a missing score on either side has no verdict and no shift.
@@ -35,6 +36,7 @@ from flip_plugin.evals.duels import (
 )
 from flip_plugin.evals.engine import has_failed
 from flip_plugin.evals.items import Cell, Judgement
+from flip_plugin.evals.leads import LEAD
 
 EVALUATION = "robustness"
 FLIP_ROWS = {"report": "flip", "strip": "flip+strip", "penalise": "flip+penalise"}
@@ -103,6 +105,7 @@ def robustness_cells(
                     continue
                 cells += _row_cells(duels, table, judge, method, policy, row, seeds)
         if "flip" in methods:
+            cells += _lead_cells(duels, table, judge, methods, seeds)
             cells += _echo_cells(duels, judge)
     return cells
 
@@ -199,13 +202,8 @@ def _row_cells(
             judgements=[one for one in judged if one is not None],
         )
 
-    names = [attack.name for attack in duels.attacks]
-    keys = [(pair.id, seed) for pair in duels.pairs for seed in seeds]
-    stripped = {item.id for item in duels.stripped or ()}
-    results = {
-        name: {key: outcome(table, judge, method, policy, key[0], name, key[1], stripped) for key in keys}
-        for name in names
-    }
+    results = _outcomes(duels, table, judge, method, policy, seeds)
+    names, keys = list(results), [(pair.id, seed) for pair in duels.pairs for seed in seeds]
     first = results[names[0]]
     befores = [one.before for one in first.values()]
     cells = [
@@ -230,6 +228,47 @@ def _row_cells(
         values = {key: _mean(of(results[name][key]) for name in names) for key in keys}
         judged = [one.after if metric == "shift" else one.asked for one in everything]
         cells.append(cell(metric, "all", values, judged))
+    return cells
+
+
+def _outcomes(
+    duels: Duels, table: Table, judge: str, method: str, policy: str, seeds: Sequence[int]
+) -> dict[str, dict[tuple[str, int], Outcome]]:
+    """By attack, then by (pair, seed)."""
+    keys = [(pair.id, seed) for pair in duels.pairs for seed in seeds]
+    stripped = {item.id for item in duels.stripped or ()}
+    return {
+        attack.name: {key: outcome(table, judge, method, policy, key[0], attack.name, key[1], stripped) for key in keys}
+        for attack in duels.attacks
+    }
+
+
+def _lead_cells(duels: Duels, table: Table, judge: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """``wins_lead`` for each other method, by attack; ``all`` is a pair's mean over the attacks where both have one."""
+    flip = _outcomes(duels, table, judge, "flip", "report", seeds)
+    cells = []
+    for method in methods:
+        if method == "flip":
+            continue
+        other = _outcomes(duels, table, judge, method, "report", seeds)
+        values: dict[str, Values] = {
+            name: {key: difference(_after_both(one), _after_both(other[name][key])) for key, one in found.items()}
+            for name, found in flip.items()
+        }
+        asked = {
+            name: [one.asked for both in (flip[name], other[name]) for one in both.values() if one.asked is not None]
+            for name in flip
+        }
+        keys = list(next(iter(flip.values())))
+        values["all"] = {key: _mean(found[key] for found in values.values()) for key in keys}
+        asked["all"] = [one for found in asked.values() for one in found]
+        cells += [
+            mean_cell(
+                found, evaluation=EVALUATION, judge=judge, method=method, group=name, metric=f"wins{LEAD}",
+                judgements=asked[name],
+            )
+            for name, found in values.items()
+        ]  # fmt: skip
     return cells
 
 

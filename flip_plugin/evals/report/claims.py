@@ -60,8 +60,9 @@ RULES = {
     "judge_size": "FLIP's accuracy less the mean of the judge methods', for the smallest judge against each larger "
     "one. A judge's gain is FLIP's lead over that mean, with its interval.",
     "length": "For each judge: FLIP's accuracy in the longest bucket against that in the shortest.",
-    "robustness": "For each judge and attack: what the attack adds to the bad response's wins under FLIP against what "
-    "it adds under every other method (lower is better). FLIP with echo control is compared too, and does not count.",
+    "robustness": "For each judge and attack: how often the attacked bad response beats the good one under FLIP "
+    "against every other method (lower is better), by the lead; what the attack itself adds stands behind it. FLIP "
+    "with echo control is compared too, by the intervals, and does not count.",
     "best_of_n": "For each benchmark and judge: FLIP's pick of the most candidates against that of each other method, "
     "by the lead.",
     "grpo": "For each benchmark: the checkpoint trained under FLIP against each one trained under a judge method. For "
@@ -131,21 +132,30 @@ def by_length(run: EvalRun) -> list[Part]:
 
 
 def under_attack(run: EvalRun) -> list[Part]:
-    """What each attack adds to the bad response's wins: under FLIP, with and without echo control, against others."""
-    changes = [cell for cell in run.cells if cell.metric == "wins_change"]
+    """The attacked bad response's wins: under FLIP, with and without echo control, against the other methods."""
+    wins = [cell for cell in run.cells if cell.metric == "wins"]
     parts = []
-    for judge in distinct(changes, lambda cell: cell.judge):
-        for group in distinct(changes, lambda cell: cell.group):
-            own = [cell for cell in changes if (cell.judge, cell.group) == (judge, group)]
+    for judge in distinct(wins, lambda cell: cell.judge):
+        for group in distinct(wins, lambda cell: cell.group):
+            own = [cell for cell in wins if (cell.judge, cell.group) == (judge, group)]
             others = [cell for cell in own if cell.method in JUDGE_METHODS]
             name = "all attacks" if group == "all" else group
             for flip in own if others else []:
                 if flip.method.startswith("flip"):
-                    each = [compare("", flip, cell, is_higher=False) for cell in others]
-                    against = ", ".join(f"{cell.method} {told(cell)}" for cell in others)
-                    label = f"{judge}, {name}: {flip.method} is moved less"
-                    parts.append(Part(label, overall(each), f"{told(flip)} against {against}", flip.method == "flip"))
+                    parts.append(_less_often(run, f"{judge}, {name}: {flip.method} is fooled less often", flip, others))
     return parts
+
+
+def _less_often(run: EvalRun, label: str, flip: Cell, others: Sequence[Cell]) -> Part:
+    is_plain = flip.method == "flip"
+    each = [ahead("", lead_over(run, cell) if is_plain else None, flip, cell, is_higher=False) for cell in others]
+
+    def with_change(cell: Cell) -> str:
+        change = find(run.cells, judge=cell.judge, method=cell.method, group=cell.group, metric="wins_change")
+        return told(cell) if change is None or change.value is None else f"{told(cell)} (by the attack {told(change)})"
+
+    against = ", ".join(f"{cell.method} {with_change(cell)}" for cell in others)
+    return Part(label, overall(each), f"{with_change(flip)} against {against}", is_plain)
 
 
 def best_of_n(run: EvalRun) -> list[Part]:

@@ -57,18 +57,20 @@ def compare(label: str, one: Cell | None, other: Cell | None, *, is_higher: bool
     return Part(label, verdict, f"{told(one)} against {told(other)}")
 
 
-def ahead(label: str, lead: Cell | None, one: Cell | None, other: Cell | None) -> Part:
-    """Whether `one` is higher than `other` by the `lead` of one over the other; by their intervals without one.
+def ahead(label: str, lead: Cell | None, one: Cell | None, other: Cell | None, *, is_higher: bool = True) -> Part:
+    """Whether `one` is higher (or lower) than `other` by the `lead` of one over the other; by their intervals without.
 
     >>> cell = Cell("e", "j", "m", "all", "accuracy_lead", 0.1, 0.02, 0.18)
     >>> ahead("", cell, None, None).verdict
     'holds'
     """
     if lead is None or lead.value is None:
-        return compare(label, one, other)
+        return compare(label, one, other, is_higher=is_higher)
     verdict: Verdict = "not shown"
     if lead.low is not None and lead.high is not None and lead.low < lead.high:
-        verdict = "holds" if lead.low > 0 else "does not hold" if lead.high < 0 else "not shown"
+        above, below = lead.low > 0, lead.high < 0
+        if above or below:
+            verdict = "holds" if above == is_higher else "does not hold"
     return Part(label, verdict, f"{told(one)} against {told(other)}, a lead of {told(lead)}")
 
 

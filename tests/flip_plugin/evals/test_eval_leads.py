@@ -98,6 +98,18 @@ def test_the_report_goes_by_the_lead(claims, lead, half, verdict):
     assert claims(cells)["flip_beats_judges"].verdict == verdict
 
 
+@pytest.mark.parametrize(("lead", "verdict"), [(-0.1, "holds"), (0.1, "does not hold"), (0.0, "not shown")])
+def test_under_attack_less_is_better(tmp_path, lead, verdict):
+    def wins(method, metric, value, half=0.3):
+        return {**cell("j", method, metric, value, half), "evaluation": "robustness", "group": "praise"}
+
+    cells = [wins("flip", "wins", 0.3), wins("pointwise", "wins", 0.4), wins("pointwise", "wins_lead", lead, 0.05)]
+    results = {"cells": cells, "rules": [], "config": {"evaluation": "robustness"}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    claims = {claim.id: claim for claim in check_claims(read_runs([tmp_path]), {})}
+    assert claims["robustness"].verdict == verdict
+
+
 def test_the_gain_over_one_method_is_its_lead(claims):
     cells = []
     for judge, other, lead in (("small", 0.4, 0.2), ("big", 0.5, 0.1)):

@@ -159,9 +159,10 @@ def test_verdicts_follow_the_intervals(runs):
     assert claims["flip_beats_judges"].verdict == "in part"
     assert claims["length"].verdict == "holds" and len(claims["length"].parts) == 3
     robust = {part.label: part for part in claims["robustness"].parts}
-    assert robust["small, verbatim_echo: flip is moved less"].verdict == "does not hold"
-    assert robust["small, padding: flip is moved less"].verdict == "holds"
-    assert not robust["small, padding: flip+strip is moved less"].counts
+    assert robust["small, verbatim_echo: flip is fooled less often"].verdict == "does not hold"
+    padding = robust["small, padding: flip is fooled less often"]
+    assert padding.verdict == "holds" and "(by the attack " in padding.figures
+    assert not robust["small, padding: flip+strip is fooled less often"].counts
     assert claims["best_of_n"].parts[0].label.startswith("best_of_n, prompt_level_strict_acc, small, N=16: FLIP over")
     assert claims["grpo"].verdict == "holds" and "2/2 runs" in claims["grpo"].parts[-1].label
     assert claims["judge_size"].verdict == "in part"

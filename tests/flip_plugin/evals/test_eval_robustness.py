@@ -99,6 +99,25 @@ def test_cells_of_a_method_that_compares():
     assert not [one for one in cells if one.metric == "echo"]
 
 
+def test_flips_lead_is_over_pairs_that_both_methods_judged():
+    """i1: FLIP is not fooled, pointwise is; i2: both are; i3: pointwise has no verdict."""
+    duels = make_duels([item(1), item(2), item(3)], get_attacks(["praise"]))
+    scores = {
+        "flip": [(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), 0.2, 1.0, 1.0],
+        "pointwise": [(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), 1.0, 1.0, None],
+    }
+    judgements = []
+    for method, (one, two, three, *attacked) in scores.items():
+        judgements += [judged(f"i{at}", *both, method=method) for at, both in enumerate((one, two, three), start=1)]
+        judgements += [judged(f"i{at}|praise", score, method=method) for at, score in enumerate(attacked, start=1)]
+    cells = robustness_cells(duels, judgements, judges=["j"], methods=["flip", "pointwise"], seeds=[1])
+    assert cell_of(cells, "wins", "praise").value == pytest.approx(2 / 3)
+    lead = cell_of(cells, "wins_lead", "praise", "pointwise")
+    assert (lead.value, lead.n) == (-0.5, 2)
+    assert lead.invalid == pytest.approx(1 / 12)  # of FLIP's and pointwise's questions, two a pair
+    assert cell_of(cells, "wins_lead", "all", "pointwise").value == -0.5
+
+
 def test_echo_policies_have_rows_of_their_own():
     duels = make_duels([item(1)], get_attacks(["echo"]))
     target = {"target": PROMPT}
