@@ -54,7 +54,8 @@ RULES = (
     "listwise: the first N candidates, in one call. No verdict: a random one of them.",
     "pairwise: the mean over all whole blocks of N candidates (0 to N-1, N to 2N-1, ...) of the block's winner; in a "
     "knockout a drawn match is decided by a seeded coin. No verdict: a random one of the block.",
-    "A candidate whose metric is missing is left out of the pick's expectation; it is counted in the note.",
+    "A candidate whose metric is missing is left out of the pick's expectation; it is counted in the note. Then the "
+    "oracle, which cannot pick it, is no upper bound.",
     "invalid is the share of questions to the judge without a usable answer, for the questions that this N needs.",
 )
 
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
         notes={"cost": told, "policy": args.policy or str(args.candidates)},
         rules=[*RULES, MISSING_RULE, LEAD_RULE],
     )
+    if options.overwrite:
+        (folder.path / "metric.jsonl").unlink(missing_ok=True)
     values = score_candidates(metric, candidates, folder.path / "metric.jsonl", timeout=options.timeout)
     judgements = judge_items(
         prefixes(candidates, sizes if "listwise" in options.methods else ()),

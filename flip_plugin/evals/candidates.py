@@ -26,7 +26,7 @@ from flip_plugin.evals.items import EvalItem
 from flip_plugin.evals.judges import JudgeSpec, open_model
 from flip_plugin.evals.run_lock import hold_file, let_go_file
 from flip_plugin.evals.runs import write_text
-from flip_plugin.evals.sources import RowError, read_rows
+from flip_plugin.evals.sources import RowError, misfit, read_rows
 from flip_plugin.judge import JudgeClient
 from flip_plugin.score_file import CommandError
 from flip_plugin.target import normalize_messages
@@ -237,15 +237,24 @@ def _known(path: Path, *, cut: bool = False) -> Iterable[EvalItem]:
         for number, line in enumerate(lines, start=1):
             if cut and not line.endswith(b"\n"):
                 break
-            try:
-                yield _from_row(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise RowError(
-                    str(path), number, f"not a line of candidates ({error}): name another file, or use --overwrite"
-                ) from error
+            if line.strip():
+                yield _from_row(_candidate_row(path, number, line))
             end += len(line)
     if end != path.stat().st_size:
         os.truncate(path, end)
+
+
+def _candidate_row(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+        problem = misfit(row, CANDIDATE_FIELDS) if isinstance(row, dict) else "no object"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise RowError(
+            str(path), number, f"not a line of candidates ({problem}): name another file, or use --overwrite"
+        )
+    return row
 
 
 def _from_row(row: Mapping[str, Any]) -> EvalItem:

@@ -13,7 +13,7 @@ from typing import IO
 
 WHOLE, BLOCK, BLOCKS = 2**24, 2**16, 64  # bytes, bytes, blocks a file: 4 MiB of a shard of weights are read
 # Beside a model, and nothing of it.
-IGNORED = (".md", ".log", ".tmp")
+IGNORED = (".md", ".log", ".tmp", ".html", ".lock")
 
 
 def contents_of(checkpoint: str | Path) -> str | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_URL_LOGIN = re.compile(r"(\w+://)[^/@\s]+@")
+_URL_LOGIN = re.compile(r"(\w+://)[^/\s]+@")
 
 
 def without_logins(value: Any) -> Any:
@@ -14,6 +14,8 @@ def without_logins(value: Any) -> Any:
 
     >>> without_logins({"api_base": "http://me:pw@127.0.0.1/v1"})
     {'api_base': 'http://(hidden)@127.0.0.1/v1'}
+    >>> without_logins("http://me:p@ss@127.0.0.1/v1 failed")
+    'http://(hidden)@127.0.0.1/v1 failed'
     """
     if isinstance(value, Mapping):
         return {key: without_logins(item) for key, item in value.items()}

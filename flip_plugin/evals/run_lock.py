@@ -82,6 +82,7 @@ def _hold(lock: Path, place: Path) -> None:
 def _let_go(lock: Path) -> None:
     file = _held.pop((os.getpid(), lock.resolve()), None)
     if file is not None:
+        fcntl.flock(file, fcntl.LOCK_UN)  # to close it is not enough where a fork has it open, too
         file.close()
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from flip_plugin.evals.items import Cell, EvalItem
 from flip_plugin.evals.journal import FOLDER
+from flip_plugin.evals.logins import without_logins
 from flip_plugin.evals.options import REPLIES, EvalOptions
 from flip_plugin.evals.run_lock import hold, let_go
 from flip_plugin.score_file import CommandError
@@ -90,7 +91,7 @@ def open_run(
         "versions": versions(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    config = json.loads(json.dumps(config))  # as it will be read: tuples are lists
+    config = without_logins(json.loads(json.dumps(config)))  # as it will be read: tuples are lists
     begun = (path / CONFIG).exists()
     if begun:
         before = _read_config(path)

@@ -85,6 +85,13 @@ def test_the_tiny_table_trains_what_it_compares(tree):
     assert "\nflip=out/grpo_flip/checkpoint\nllmjudge=out/grpo_llmjudge/checkpoint\n" in out
 
 
+def test_the_paper_s_table_lets_its_policies_think_to_the_end(tree):
+    """A task's own max_gen_toks wins over the model's, and loses against --gen_kwargs."""
+    [call] = tree.evaluations("scripts/eval/grpo_table.sh", PROFILE="paper")
+    assert values(call, "--gen_kwargs") == ["max_gen_toks=16384"]
+    assert "max_model_len=18432" in values(call, "--model_args")
+
+
 def test_all_of_them_and_the_report_last(tree):
     calls = tree.evaluations("scripts/eval/all.sh", OUTPUT_DIR="out")
     assert {call[0] for call in calls} == set(RECIPES) and calls[-1][0] == "report"

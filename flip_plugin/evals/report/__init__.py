@@ -18,7 +18,7 @@ report.md, report.json and cells.csv. Folders are those of `flip eval ...`, and 
 trainer (with metrics.jsonl); a folder of runs stands for all of them.
 
   flip eval report runs/rewardbench2 runs/robustness runs/grpo_table --output runs/report
-  flip eval report runs --sizes small=0.4M medium=1M large=3M --output report
+  flip eval report runs --sizes small=0.28M medium=0.56M large=1.05M --output report
 
 Every number has its 95% interval and the invalid share beside it; each claim of the paper is compared with ours.
 """

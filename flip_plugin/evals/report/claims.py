@@ -152,7 +152,10 @@ def _less_often(run: EvalRun, label: str, flip: Cell, others: Sequence[Cell]) ->
 
     def with_change(cell: Cell) -> str:
         change = find(run.cells, judge=cell.judge, method=cell.method, group=cell.group, metric="wins_change")
-        return told(cell) if change is None or change.value is None else f"{told(cell)} (by the attack {told(change)})"
+        lead = lead_over(run, cell) if is_plain and cell is not flip else None
+        more = [f"by the attack {told(change)}"] if change is not None and change.value is not None else []
+        more += [f"a lead of {told(lead)}"] if lead is not None and lead.value is not None else []
+        return f"{told(cell)} ({', '.join(more)})" if more else told(cell)
 
     against = ", ".join(f"{cell.method} {with_change(cell)}" for cell in others)
     return Part(label, overall(each), f"{with_change(flip)} against {against}", is_plain)

@@ -97,12 +97,12 @@ def _is_run(path: Path) -> bool:
 
 def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = without_logins(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
         cells = [Cell(**cell) for cell in results["cells"]]
     except (ValueError, KeyError, TypeError) as error:
         notes.append(f"{name}: {RESULTS} cannot be read ({error}), so it is left out.")
         return None
-    config = without_logins(results.get("config") or {})
+    config = results.get("config") or {}
     evaluation = str(config.get("evaluation") or (cells[0].evaluation if cells else "evaluation"))
     metrics = {f"{cell.metric}{LEAD}" for cell in cells}  # a metric of the user's may have such a name, too
     leads = [cell for cell in cells if cell.metric in metrics]

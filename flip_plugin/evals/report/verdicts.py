@@ -1,11 +1,11 @@
 """Comparing numbers that have intervals: ``holds``, ``does not hold`` or ``not shown``. Pure arithmetic.
 
 Where the run has the lead of one over the other with its own interval (`flip_plugin.evals.leads`), a comparison
-holds when that lies above 0, does not hold when it lies below, and is not shown when it holds 0 or has no
-width (too few items, or all alike: nothing can be said of others). Without a lead it
+holds when that lies above 0, does not hold when it lies below, and is not shown when it holds 0. Without a lead it
 holds when the two intervals lie apart the way that was claimed, does not hold when they lie apart the other
 way, and is not shown when they overlap or when there is none. Overlap is a cautious rule: two 95% intervals that
-just touch are a difference at about the 0.5% level.
+just touch are a difference at about the 0.5% level. An interval without width, of items that are all alike, counts
+from `FEWEST` items on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from flip_plugin.evals.items import Cell
 from flip_plugin.evals.report.text import MISSING, interval, shown
 
 Verdict = Literal["holds", "does not hold", "not shown", "in part", "no data"]
+
+
+#: As many equal differences come about by chance in less than 5% of cases: 2 / 2**6, by the sign test.
+FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,19 @@ def higher(one: Cell | None, other: Cell | None) -> Verdict:
     """
     if one is None or other is None or one.value is None or other.value is None:
         return "no data"
-    if one.low is None or one.high is None or other.low is None or other.high is None:
+    ends, others = bounds(one), bounds(other)
+    if ends is None or others is None:
         return "not shown"
-    if one.low > other.high:
+    if ends[0] > others[1]:
         return "holds"
-    return "does not hold" if other.low > one.high else "not shown"
+    return "does not hold" if others[0] > ends[1] else "not shown"
+
+
+def bounds(cell: Cell) -> tuple[float, float] | None:
+    """A cell's interval where it may decide something."""
+    if cell.low is None or cell.high is None or (cell.low == cell.high and cell.n < FEWEST):
+        return None
+    return cell.low, cell.high
 
 
 def compare(label: str, one: Cell | None, other: Cell | None, *, is_higher: bool = True) -> Part:
@@ -67,10 +79,9 @@ def ahead(label: str, lead: Cell | None, one: Cell | None, other: Cell | None, *
     if lead is None or lead.value is None:
         return compare(label, one, other, is_higher=is_higher)
     verdict: Verdict = "not shown"
-    if lead.low is not None and lead.high is not None and lead.low < lead.high:
-        above, below = lead.low > 0, lead.high < 0
-        if above or below:
-            verdict = "holds" if above == is_higher else "does not hold"
+    ends = bounds(lead)
+    if ends is not None and (ends[0] > 0 or ends[1] < 0):
+        verdict = "holds" if (ends[0] > 0) == is_higher else "does not hold"
     return Part(label, verdict, f"{told(one)} against {told(other)}, a lead of {told(lead)}")
 
 

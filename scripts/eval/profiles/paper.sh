@@ -33,5 +33,6 @@ prepare_checkpoints() {  # the two policies of PROFILE=paper bash scripts/train/
     read -ra CHECKPOINT_LIST <<<"${CHECKPOINTS:-base=allenai/Olmo-3-7B-Think-DPO \
         flip=output/paper_flip/checkpoint llmjudge=output/paper_quality/checkpoint}"
 }
-TASKS=(--model_args max_model_len=18432 max_gen_toks=16384 "think_end_token=</think>")
+# As long as in training: the tasks' own limits (IFEval's is 1280 tokens) would end inside a thought.
+TASKS=(--model_args max_model_len=18432 "think_end_token=</think>" --gen_kwargs max_gen_toks=16384)
 SIZES=()

@@ -1,7 +1,9 @@
 """``flip eval best_of_n`` from candidates to cells, with a judge by rule; what is asked, what it comes to."""
 
+import importlib
 import json
 import re
+import sys
 import zlib
 
 import pytest
@@ -188,6 +190,20 @@ def test_what_is_wrong_is_said_before_the_judge_is_asked(judge, candidates, tmp_
     assert not judge.requests
 
 
+def test_a_metric_that_changed_is_worked_out_again_with_overwrite(judge, candidates, tmp_path, monkeypatch):
+    """Nothing says that a function of the same name is another one now: --overwrite starts anew."""
+    judge.handler = answer
+    (tmp_path / "my_metric.py").write_text("def worth(prompt, response):\n    return 0.25\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    more = ("--metric", "my_metric:worth")
+    assert main(command(candidates, judge, tmp_path, *more)) == 0
+    sys.modules.pop("my_metric")
+    (tmp_path / "my_metric.py").write_text("def worth(prompt, response):\n    return 0.5 + 0.25\n")
+    importlib.invalidate_caches()
+    assert main(command(candidates, judge, tmp_path, *more, "--overwrite")) == 0
+    assert cells_of(tmp_path)["random", "N=1"].value == 0.75
+
+
 def test_cost_only(judge, candidates, tmp_path, capsys):
     assert main(command(candidates, judge, tmp_path, "--cost_only", "--pairwise", "full")) == 0
     assert "pairwise 12) x 1 judges x 1 runs (pairwise: full)" in capsys.readouterr().out
@@ -307,6 +323,18 @@ def test_a_file_of_something_else_stays_whole(judge, prompts, tmp_path, text):
     path.write_text(text)
     assert main(sampling(judge, prompts, path)) == 2
     assert path.read_text() == text and judge.requests == []
+
+
+def test_blank_lines_of_candidates_are_passed_over_and_wrong_types_named(judge, prompts, tmp_path, capsys):
+    judge.handler = policy
+    path = tmp_path / "a.jsonl"
+    main(sampling(judge, prompts, path))
+    judge.requests.clear()
+    path.write_text(path.read_text().replace("\n", "\n\n", 1))
+    assert main(sampling(judge, prompts, path)) == 0 and judge.requests == []
+    path.write_text('{"id": "0", "prompt": "p", "responses": "abc"}\n')
+    assert main(sampling(judge, prompts, path)) == 2
+    assert "row 1: not a line of candidates (column 'responses' must be" in capsys.readouterr().err
 
 
 def test_a_prompt_that_the_policy_cannot_read_has_no_candidates(judge, prompts, tmp_path):

@@ -2,7 +2,7 @@ import doctest
 
 import pytest
 
-from flip_plugin.evals import judges
+from flip_plugin.evals import judges, logins
 from flip_plugin.evals.judges import JudgeSpec, parse_judges
 from flip_plugin.score_file import CommandError
 
@@ -46,4 +46,4 @@ def test_names_are_told_apart():
 
 
 def test_examples():
-    assert doctest.testmod(judges).failed == 0
+    assert doctest.testmod(judges).failed == doctest.testmod(logins).failed == 0

@@ -64,9 +64,9 @@ def test_accuracy_leads_are_means_of_subsets_over_runs_of_equal_seed():
     assert (cell.metric, cell.value, list(cell.runs), cell.invalid) == ("accuracy_macro_lead", 0.5, [0.5, 0.5], 0.5)
 
 
-def cell(judge, method, metric, value, half=0.1):
+def cell(judge, method, metric, value, half=0.1, n=40):
     low, high = (None, None) if value is None else (value - half, value + half)
-    return Cell("rewardbench2", judge, method, "all", metric, value, low, high, 40).to_dict()
+    return Cell("rewardbench2", judge, method, "all", metric, value, low, high, n).to_dict()
 
 
 @pytest.fixture
@@ -87,14 +87,14 @@ def claims(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lead", "half", "verdict"),
-    [(None, 0, "not shown"), (0.1, 0.08, "holds"), (-0.1, 0.08, "does not hold"), (0.1, 0.2, "not shown"),
-     (0.1, 0.0, "not shown")],
+    ("lead", "half", "n", "verdict"),
+    [(None, 0, 40, "not shown"), (0.1, 0.08, 40, "holds"), (-0.1, 0.08, 40, "does not hold"),
+     (0.1, 0.2, 40, "not shown"), (0.1, 0.0, 6, "holds"), (0.1, 0.0, 5, "not shown"), (0.0, 0.0, 40, "not shown")],
 )  # fmt: skip
-def test_the_report_goes_by_the_lead(claims, lead, half, verdict):
-    """The two intervals overlap. A lead without width is of too few items."""
+def test_the_report_goes_by_the_lead(claims, lead, half, n, verdict):
+    """The two intervals overlap. A lead without width needs six items: by chance in 2 of 64 cases."""
     cells = [cell("j", "flip", "accuracy_macro", 0.5), cell("j", "pointwise", "accuracy_macro", 0.4)]
-    cells += [cell("j", "pointwise", "accuracy_macro_lead", lead, half)] if lead is not None else []
+    cells += [cell("j", "pointwise", "accuracy_macro_lead", lead, half, n)] if lead is not None else []
     assert claims(cells)["flip_beats_judges"].verdict == verdict
 
 
@@ -107,7 +107,7 @@ def test_under_attack_less_is_better(tmp_path, lead, verdict):
     results = {"cells": cells, "rules": [], "config": {"evaluation": "robustness"}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     claims = {claim.id: claim for claim in check_claims(read_runs([tmp_path]), {})}
-    assert claims["robustness"].verdict == verdict
+    assert claims["robustness"].verdict == verdict and "a lead of " in claims["robustness"].parts[0].figures
 
 
 def test_the_gain_over_one_method_is_its_lead(claims):
@@ -115,7 +115,11 @@ def test_the_gain_over_one_method_is_its_lead(claims):
     for judge, other, lead in (("small", 0.4, 0.2), ("big", 0.5, 0.1)):
         cells += [cell(judge, "flip", "accuracy_macro", 0.6), cell(judge, "pointwise", "accuracy_macro", other)]
         cells += [cell(judge, "pointwise", "accuracy_macro_lead", lead, 0.02)]
-    assert claims(cells, {"small": 1, "big": 2}.items())["judge_size"].verdict == "holds"
+    sizes = {"small": 1, "big": 2}.items()
+    assert claims(cells, sizes)["judge_size"].verdict == "holds"
+    # The same from too few items, all alike.
+    alike = [{**one, "low": one["value"], "high": one["value"], "n": 3} for one in cells]
+    assert claims(alike, sizes)["judge_size"].verdict == "not shown"
 
 
 def test_a_judge_without_figures_is_left_out_of_the_sizes(claims):

@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from flip_plugin.cli import main
-from flip_plugin.evals import grpo_table
+from flip_plugin.evals import grpo_table, run_lock
 from flip_plugin.evals.run_lock import hold, let_go
 from flip_plugin.evals.runs import open_run
 from flip_plugin.score_file import CommandError
@@ -68,6 +69,15 @@ def test_a_folder_that_was_removed_is_held_anew(tmp_path):
     with pytest.raises(BlockingIOError):
         take(tmp_path / "run" / ".lock")
     let_go(tmp_path / "run")
+
+
+def test_a_fork_does_not_keep_what_was_let_go(tmp_path):
+    hold(tmp_path)
+    held = run_lock._held[os.getpid(), (tmp_path / ".lock").resolve()]
+    copy = os.dup(held.fileno())  # what a fork has: the same open file
+    let_go(tmp_path)
+    take(tmp_path / ".lock").close()
+    os.close(copy)
 
 
 def test_a_lock_holds_no_logins(tmp_path, monkeypatch):
