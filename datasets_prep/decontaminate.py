@@ -88,7 +88,10 @@ def evaluation_prompts(names: Sequence[str]) -> Iterator[str]:
         found = 0
         for file in evaluation_files(name):
             if file.endswith(".txt"):
-                lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+                try:
+                    lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+                except UnicodeDecodeError as error:
+                    raise DatasetError(f"{file} is not UTF-8 text: {error}. Write it anew as UTF-8.") from error
                 found += len(lines)
                 yield from lines
                 continue

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from datasets_prep.row_checks import DatasetError
+
 Result = TypeVar("Result")
 
 
@@ -18,7 +20,16 @@ def write_whole(path: Path, write: Callable[[Path], Result]) -> Result:
 
 
 def write_all(writes: Mapping[Path, Callable[[Path], Result]]) -> dict[Path, Result]:
-    """`write_whole` for several files: all are whole before the first takes its place, so one failure leaves all."""
+    """`write_whole` for several files: all are whole before the first takes its place, so one failure leaves all.
+
+    DatasetError, before anything is written, where a folder is in a file's place or a file in its folder's.
+    """
+    for path in writes:
+        if path.is_dir():
+            raise DatasetError(f"{path} is a folder where a file is to be written: remove it, or choose another place")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise DatasetError(f"{path} cannot be written: {there} is a file, not a folder. Choose another place")
     temporaries: dict[Path, Path] = {}
     results = {}
     try:

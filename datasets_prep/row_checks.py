@@ -13,7 +13,8 @@ What is wrong is said with the row's number, its file, the field, and what to do
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 CONTRACT_COLUMNS = ("messages", "ground_truth", "dataset")
@@ -24,6 +25,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLE_HINTS = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 FLIP_VERIFIER = "general-flip"
 MAX_REPORTED = 10
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class DatasetError(ValueError):
@@ -90,9 +92,25 @@ def validate_rows(rows: Iterable[Mapping[str, Any]], known_verifiers: Collection
     Where `known_verifiers` maps names to verifiers, their `check` and `check_label` are asked, too.
     """
     known = _Labels(known_verifiers)
+
+    def problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from _message_problems(row.get("messages"))
+        yield from _verifier_problems(row, known)
+
+    _refuse(rows, lambda row: list(_text_problems(row)) or list(problems(row)))
+
+
+def validate_text(rows: Iterable[Mapping[str, Any]]) -> None:
+    """The part of `validate_rows` for rows that are not Arrow's yet: text, in any column, that UTF-8 cannot write."""
+    _refuse(rows, lambda row: list(_text_problems(row)))
+
+
+def _refuse(
+    rows: Iterable[Mapping[str, Any]], problems_of: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
+) -> None:
     reported, problems, bad_rows = [], 0, 0
     for number, row in enumerate(rows, start=1):
-        found = [*_message_problems(row.get("messages")), *_verifier_problems(row, known)]
+        found = problems_of(row)
         bad_rows += bool(found)
         problems += len(found)
         where = f"row {row.get(ORIGIN_ROW, number)} of {row.get(ORIGIN, 'the data')}"
@@ -101,6 +119,22 @@ def validate_rows(rows: Iterable[Mapping[str, Any]], known_verifiers: Collection
         more = f"\n  ... and {problems - len(reported)} more" if problems > len(reported) else ""
         count = f"{problems} problem{'s' * (problems > 1)} in {bad_rows} row{'s' * (bad_rows > 1)}"
         raise DatasetError(f"{count} of the data:\n" + "\n".join(reported) + more)
+
+
+def _text_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for column, value in row.items():
+        left = [column, value]  # not by recursion: JSON may be nested more deeply than calls
+        while left:
+            one = left.pop()
+            if isinstance(one, Mapping):
+                left += [*one.keys(), *one.values()]
+            elif isinstance(one, str):
+                if half := _HALF_PAIR.search(one):
+                    why = f"{half[0]!r} is half of a surrogate pair, which is no character"
+                    yield column, f"{why} and cannot be written as UTF-8: replace it or remove the row"
+                    break
+            elif isinstance(one, Sequence) and not isinstance(one, (bytes, bytearray)):
+                left += one
 
 
 def _message_problems(messages: Any) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,10 @@
     python -m datasets_prep.tag --judge_type general-quality --input DIR_OR_FILE --output DIR_OR_FILE
 
 Of the column `dataset` the names general-* are replaced; names of other verifiers (gsm8k, ifeval) stay, alone or in a
-row's list. Every other column, the order of rows and the format stay as they are, so two sets differ in
-`dataset` alone. A folder made by `datasets_prep.wildchat` keeps its card, with the new judge type. No file is
-replaced before all are whole.
+row's list. Every other column, the order of rows and the format (Parquet, or JSON Lines, packed where --output ends in
+.gz) stay as they are, so two sets differ in `dataset` alone. A folder made by `datasets_prep.wildchat` keeps its card,
+with the new judge type. No file is replaced before all are whole; where an older file of rows would stay beside the new
+ones and be read with them, nothing is written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +30,8 @@ from datasets_prep.reading import numbered_rows
 from datasets_prep.reading_parquet import open_parquet, parquet_pieces, sound
 from datasets_prep.row_checks import DatasetError
 from datasets_prep.settings import dataset_of
-from datasets_prep.validate import row_files
+from datasets_prep.sources import SUFFIXES
+from datasets_prep.validate import CARD, row_files
 
 _JUDGED = "general-"
 
@@ -48,13 +51,20 @@ def retag(value: Any, dataset: str) -> Any:
 def tag_file(source: str, target: Path, dataset: str) -> str:
     """Write `source` to `target` with other tags. Returns in words how many rows it has, and how many with a judge.
 
-    DatasetError names the row, or says that no row has a judge.
+    DatasetError names the row, or says that no row has a judge; a file without rows is written without rows.
     """
     counts = [0, 0]
     (_tag_parquet if source.endswith(".parquet") else _tag_json)(source, target, dataset, counts)
-    if not counts[1]:
+    if counts[0] and not counts[1]:
         raise DatasetError(f"{source}: no row names a judge ({_JUDGED}...) in its column dataset")
     return f"{counts[0]:,} rows, {counts[1]:,} of them {dataset}"
+
+
+def _has_rows(file: str) -> bool:
+    if not file.endswith(".parquet"):
+        return any(True for _ in numbered_rows(file))
+    with open_file(file) as handle:
+        return open_parquet(handle, file).metadata.num_rows > 0
 
 
 def _tags(values: list[Any], first: int, source: str, dataset: str, counts: list[int]) -> Iterator[Any]:
@@ -70,8 +80,9 @@ def _tags(values: list[Any], first: int, source: str, dataset: str, counts: list
 
 
 def _tag_json(source: str, temporary: Path, dataset: str, counts: list[int]) -> None:
-    packed = source.endswith(".gz")
-    with gzip.open(temporary, "wt", encoding="utf-8") if packed else temporary.open("w", encoding="utf-8") as file:
+    opened: Any = gzip.open if temporary.suffix == ".gz" else open
+    # Half a surrogate pair, which UTF-8 cannot write, becomes the JSON escape that it was read from.
+    with opened(temporary, "wt", encoding="utf-8", errors="backslashreplace") as file:
         for number, row in tqdm(numbered_rows(source), source, unit="row", unit_scale=True, delay=1):
             tags = _tags([row.get("dataset")], number, source, dataset, counts)
             file.write(json.dumps(row | {"dataset": next(tags)}, ensure_ascii=False) + "\n")
@@ -85,7 +96,7 @@ def _tag_parquet(source: str, temporary: Path, dataset: str, counts: list[int]) 
         parquet = open_parquet(handle, source)
         schema = parquet.schema_arrow
         place = schema.get_field_index("dataset")
-        if place < 0:
+        if place < 0 and parquet.metadata.num_rows:
             raise DatasetError(f"{source} lacks the column dataset; it has {', '.join(schema.names)}")
         with pq.ParquetWriter(temporary, schema) as writer:
             for batch in tqdm(parquet_pieces(parquet, source), source, unit=f"{BATCH_ROWS} rows", delay=1):
@@ -117,7 +128,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def tag(source: str, output: Path, dataset: str, split: str = "train") -> None:
     """`main` without its command line."""
-    files = row_files([source], split)
+    files = row_files(source, split)
+    if not any(map(_has_rows, files)):
+        raise DatasetError(f"{source} holds no rows")
     one = Path(source).is_file()
     targets = [output if one and output.suffix else output / Path(file).name for file in files]
     if len(set(targets)) < len(targets):
@@ -129,14 +142,37 @@ def tag(source: str, output: Path, dataset: str, split: str = "train") -> None:
         if (target.suffix == ".parquet") != file.endswith(".parquet"):
             raise DatasetError(f"{target}: the format stays, so it must end like {file}")
         writes[target] = partial(tag_file, file, dataset=dataset)
-    card = Path(source) / "card.json"
+    _refuse_older(targets, files, one)
+    card = Path(source) / CARD
     if not one and card.is_file():
         told = json.loads(card.read_text(encoding="utf-8"))
         told |= {"dataset": dataset, "judge_type": dataset.removeprefix(_JUDGED), "identity": None}
-        writes[output / "card.json"] = partial(_write_text, card_json(told))
+        writes[output / CARD] = partial(_write_text, card_json(told))
         writes[output / "card.md"] = partial(_write_text, card_text(told, targets[0].name))
     for target, words in write_all(writes).items():
         print(f"{target}: {words}")
+
+
+def _refuse_older(targets: list[Path], files: list[str], one: bool) -> None:
+    """DatasetError for a file of rows that would be read with the new ones, or in their place.
+
+    Where a folder is tagged, that is any other one beside them; of a single file, one of its name in another format.
+    """
+    names = {_plain(target.name) for target in targets}
+    for file in sorted(targets[0].parent.glob("[!.]*")):
+        if file in targets or file.name == CARD or not file.name.endswith(SUFFIXES):
+            continue
+        if any(file.samefile(source) for source in files if "://" not in source):
+            continue
+        if not one or _plain(file.name) in names:
+            raise DatasetError(
+                f"{file} is there already and is none of the new files: who reads {file.parent} would read it with "
+                "them, or alone. Remove it, or choose another --output"
+            )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\.(parquet|json|jsonl(\.gz)?)$", "", name)
 
 
 def _write_text(text: str, target: Path) -> str:

@@ -4,8 +4,9 @@
     python -m datasets_prep.validate someone/rows --split train
 
 Refused is what the trainer refuses, in the same words (`row_checks.py`): malformed files, missing columns, unknown
-verifiers, labels that their verifier cannot use, prompts without a user turn. Exit status 1 then. Told, but not
-refused: rows of general-flip whose ground_truth is neither the system prompt nor the last user turn of their messages.
+verifiers, labels that their verifier cannot use, prompts without a user turn. Exit status 1 then. Of the files of a
+folder, some may be without rows. Told, but not refused: rows of general-flip whose ground_truth is neither the
+system prompt nor the last user turn of their messages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -32,6 +34,8 @@ from datasets_prep.row_checks import (
 from datasets_prep.settings import JUDGE_TYPES
 from datasets_prep.sources import files_of
 from flip_plugin.target import NoTarget, find_target
+
+CARD = "card.json"
 
 
 class _Seen:
@@ -52,8 +56,11 @@ class _Seen:
             yield row | {ORIGIN: self.file, ORIGIN_ROW: number}
 
 
-def validate_file(file: str, verifiers: Collection[str]) -> tuple[int, list[int]]:
-    """(rows, numbers of the rows whose label is no turn of theirs). Raises `DatasetError` as the trainer does."""
+def validate_file(file: str, verifiers: Collection[str], *, alone: bool = True) -> tuple[int, list[int]]:
+    """(rows, numbers of the rows whose label is no turn of theirs). Raises `DatasetError` as the trainer does.
+
+    A file that is not `alone`, but one of a folder, may be without rows.
+    """
     seen = _Seen(file)
     problem: DatasetError | None = None
     try:
@@ -64,7 +71,7 @@ def validate_file(file: str, verifiers: Collection[str]) -> tuple[int, list[int]
         require_columns(seen.columns, file)
     if problem is not None:
         raise problem
-    if not seen.rows:
+    if alone and not seen.rows:
         raise DatasetError(f"{file} holds no rows")
     return seen.rows, seen.elsewhere
 
@@ -106,21 +113,33 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         verifiers = known_verifiers(args.verifiers)
-        for file in row_files(args.data, args.split):
-            rows, elsewhere = validate_file(file, verifiers)
-            print(f"{file}: {rows:,} rows, all good")
-            if elsewhere:
-                some = ", ".join(map(str, elsewhere[:10])) + (", ..." if len(elsewhere) > 10 else "")
-                print(f"  note: the ground_truth of {len(elsewhere)} rows is no turn of their messages: {some}")
+        for name in args.data:
+            _validate(name, args.split, verifiers)
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def row_files(data: list[str], split: str) -> list[str]:
-    """Files with rows behind names; the card of a prepared folder is none."""
-    return [file for file in files_of(data, split) if not file.endswith("card.json")]
+def _validate(name: str, split: str, verifiers: Collection[str]) -> None:
+    total = 0
+    for file in row_files(name, split):
+        rows, elsewhere = validate_file(file, verifiers, alone=False)
+        total += rows
+        print(f"{file}: {rows:,} rows, all good" if rows else f"{file}: no rows")
+        if elsewhere:
+            some = ", ".join(map(str, elsewhere[:10])) + (", ..." if len(elsewhere) > 10 else "")
+            print(f"  note: the ground_truth of {len(elsewhere)} rows is no turn of their messages: {some}")
+    if not total:
+        raise DatasetError(f"{name} holds no rows")
+
+
+def row_files(name: str, split: str) -> list[str]:
+    """Files of rows behind a name; the card of a prepared folder is none. DatasetError where there is no other."""
+    files = [file for file in files_of([name], split) if PurePosixPath(file).name != CARD]
+    if not files:
+        raise DatasetError(f"{name} holds no rows, only a {CARD}")
+    return files
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets_prep.reading_parquet import open_parquet
+from datasets_prep.reading_parquet import open_parquet, sound
 from datasets_prep.row_checks import (
     CONTRACT_COLUMNS,
     ORIGIN,
@@ -21,6 +21,7 @@ from datasets_prep.row_checks import (
     labels_by_verifier,
     require_columns,
     validate_rows,
+    validate_text,
 )
 from datasets_prep.row_files import read_json
 
@@ -124,6 +125,7 @@ def _folder_files(folder: Path, split: str) -> list[str]:
 def _from_rows(numbered: list[tuple[int, Row]], name: str) -> Dataset:
     from datasets import Dataset
 
+    validate_text(row | {ORIGIN: name, ORIGIN_ROW: number} for number, row in numbered)
     # Dataset.from_list would take the columns of the first row alone.
     columns = dict.fromkeys(key for _, row in numbered for key in row)
     values: dict[str, list[Any]] = {column: [row.get(column) for _, row in numbered] for column in columns}
@@ -141,10 +143,16 @@ def _from_parquet(path: Path, name: str) -> Dataset:
         if not open_parquet(file, name).metadata.num_rows:
             return Dataset.from_dict({})  # `datasets` cannot make any of none
     try:
-        return Dataset.from_parquet(str(path))
+        rows = Dataset.from_parquet(str(path))
     except DatasetGenerationError as error:
         why = error.__cause__ or error
         raise DatasetError(f"{name}: the file cannot be read: {why}. Fetch or write it anew.") from error
+    before = 0
+    for piece in rows.data.to_batches():
+        for defect in sound(piece, before, name)[2]:
+            raise DatasetError(str(defect))
+        before += piece.num_rows
+    return rows
 
 
 def _with_origin(rows: Dataset, name: str) -> Dataset:

@@ -13,6 +13,7 @@ from datasets_prep.decontaminate import evaluation_prompts
 from datasets_prep.prepare import main
 from datasets_prep.reading import numbered_rows
 from datasets_prep.row_checks import DatasetError
+from open_instruct.dataset_rows import load_dataset_mixer
 
 ROWS = [
     {"messages": turns_of(prompt(number)), "ground_truth": prompt(number), "dataset": "general-flip"}
@@ -64,8 +65,20 @@ def test_text_of_parquet_that_is_no_utf8_is_refused_with_its_row(tmp_path, capsy
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"messages": [turns_of("Hi.")] * 3} | columns), file)
     assert validate.main([str(file)]) == 1
-    assert f"{file}, row 3: holds text that cannot be read" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{file}, row 3: holds text that cannot be read" in told
+    for name in (file, tmp_path):  # the trainer, in the same words
+        with pytest.raises(DatasetError) as caught:
+            load_dataset_mixer([str(name), "1.0"], ["train"], 1)
+        assert f"error: {caught.value}\n" == told
     with pytest.raises(DatasetError, match="row 3: holds text that cannot be read"):
         tag.tag(str(file), tmp_path / "out", "general-quality")
     with pytest.raises(DatasetError, match="row 3: holds text that cannot be read"):
         list(numbered_rows(str(file)))
+
+
+def test_evaluation_prompts_that_are_no_utf8_are_refused_with_their_file(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("Où est le café ?\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=f"{file} is not UTF-8 text"):
+        list(evaluation_prompts([str(file)]))

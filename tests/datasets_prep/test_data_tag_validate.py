@@ -147,6 +147,8 @@ CASES = {
     "list as label": row(ground_truth=["a"]),
     "fewer labels than verifiers": row(dataset=["general-flip", "gsm8k"]),
     "a label that its verifier cannot use": row(dataset="gsm8k", ground_truth="no number"),
+    "half a surrogate pair": row("Hi \ud83d there", dataset="general-\udfff"),
+    "half a pair as a key of a column that nobody reads": row(extra=[{"\ud800": 1}]),
 }
 
 
