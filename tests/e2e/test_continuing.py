@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import shared_memory_files, tagged_processes, tiny_flags
+from tiny_run import shared_memory_files, tagged_processes, tiny_flags
 
 from flip_plugin.records import read_calls
 from flip_plugin.serving import JudgeServer, ServerOptions

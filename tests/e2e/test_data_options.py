@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import tiny_flags
+from tiny_run import tiny_flags
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import JUDGE, TAG, Run, shared_memory_files, tagged_processes
+from tiny_run import JUDGE, TAG, Run, shared_memory_files, tagged_processes
 
 from datasets_prep.tiny_world.rows import make_rows
 

@@ -13,7 +13,7 @@ from collections import Counter
 
 import psutil
 import pytest
-from conftest import JUDGE, tiny_flags
+from tiny_run import JUDGE, tiny_flags
 
 from flip_plugin import FlipReward
 from flip_plugin.serving import JudgePool, JudgeServer, JudgeServerError, ServerOptions

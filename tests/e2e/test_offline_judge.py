@@ -5,7 +5,7 @@ import json
 import random
 
 import pytest
-from conftest import JUDGE
+from tiny_run import JUDGE
 
 from datasets_prep.tiny_world.language import corrupt, draw_from_split, render_instruction, write_response
 from flip_plugin.evals.items import METHODS, EvalItem

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from conftest import JUDGE
+from tiny_run import JUDGE
 
 from flip_plugin.judge import JudgeClient
 from flip_plugin.serving import JudgeServer, ServerOptions

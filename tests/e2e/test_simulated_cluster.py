@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 
 import pytest
-from conftest import ROOT, TAG, tagged_processes, tiny_flags
+from tiny_run import ROOT, TAG, tagged_processes, tiny_flags
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import shared_memory_files, tiny_flags
+from tiny_run import shared_memory_files, tiny_flags
 
 
 def stop_after_first_step(tmp_path, launch, how) -> tuple[int, str]:

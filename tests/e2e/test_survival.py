@@ -6,7 +6,7 @@ import signal
 
 import psutil
 import pytest
-from conftest import TAG, shared_memory_files, tiny_flags
+from tiny_run import TAG, shared_memory_files, tiny_flags
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STEPS = 6

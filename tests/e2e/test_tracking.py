@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import tiny_flags
+from tiny_run import tiny_flags
 
 DOCS = Path(__file__).parents[2] / "docs" / "tracking.md"
 

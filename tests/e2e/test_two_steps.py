@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import POLICY, shared_memory_files, tiny_flags
+from tiny_run import POLICY, shared_memory_files, tiny_flags
 
 from flip_plugin import f1_score
 from flip_plugin.records import read_calls

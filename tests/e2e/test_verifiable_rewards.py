@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import tiny_flags
+from tiny_run import tiny_flags
 
 from datasets_prep.tiny_world.rows import make_rows
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from conftest import POLICY, TAG
+from tiny_run import POLICY, TAG
 
 from open_instruct.config import Args
 from open_instruct.rl_utils import TrainingSample, pack_samples
