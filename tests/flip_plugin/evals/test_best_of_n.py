@@ -49,7 +49,8 @@ def candidates(tmp_path):
         {
             "id": "2",
             "prompt": "write one tale about cats",
-            "responses": ["superb!", "a fair one", "a poor one", "a good one"],
+            # Other words than above: of two questions that are the same, one may be answered by the cache.
+            "responses": ["superb, two!", "a fair two", "a poor two", "a good two"],
         },
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
