@@ -136,11 +136,6 @@ def win(bad: float | None, good: float | None) -> float | None:
     return 1.0 if bad > good else 0.5 if bad == good else 0.0
 
 
-def difference(after: float | None, before: float | None) -> float | None:
-    """`after` less `before`; None unless both have a score."""
-    return None if after is None or before is None else after - before
-
-
 def score_at(judgement: Judgement | None, place: int) -> float | None:
     """The score at `place` of a judgement, if there is one."""
     return judgement.scores[place] if judgement is not None and place < len(judgement.scores) else None

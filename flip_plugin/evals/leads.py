@@ -15,7 +15,7 @@ from typing import Any
 
 from flip_plugin.evals.cells import credits, mean_cell
 from flip_plugin.evals.items import Cell, EvalItem, Judgement
-from flip_plugin.evals.scoring import invalid_share
+from flip_plugin.evals.scoring import difference, invalid_share
 
 LEAD = "_lead"
 JUDGES = "judges"
@@ -53,7 +53,7 @@ def lead_cells(
     for method, found in others.items():
         both = ("flip", *names[method])
         cell = mean_cell(
-            {key: _difference(value, found.get(key)) for key, value in values["flip"].items()},
+            {key: difference(value, found.get(key)) for key, value in values["flip"].items()},
             method=method,
             metric=f"{metric}{LEAD}",
             judgements=[one for name in both for one in judgements.get(name, ())],
@@ -87,10 +87,6 @@ def accuracy_leads(
         place: dict[str, Any] = {"evaluation": evaluation, "judge": judge, "group": "all", "seeds": seeds}
         cells += lead_cells(values, mine, metric="accuracy_macro", ids=list(right), groups=groups, **place)
     return cells
-
-
-def _difference(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -28,7 +28,6 @@ from flip_plugin.evals.duels import (
     GOOD,
     Duels,
     alone_id,
-    difference,
     score_at,
     stripped_id,
     together_id,
@@ -37,6 +36,7 @@ from flip_plugin.evals.duels import (
 from flip_plugin.evals.engine import has_failed
 from flip_plugin.evals.items import Cell, Judgement
 from flip_plugin.evals.leads import LEAD
+from flip_plugin.evals.scoring import difference
 
 EVALUATION = "robustness"
 FLIP_ROWS = {"report": "flip", "strip": "flip+strip", "penalise": "flip+penalise"}
@@ -85,6 +85,10 @@ class Outcome:
         return difference(self.won, self.won_before)
 
 
+# By attack, then by (pair, seed).
+Outcomes = Mapping[str, Mapping[tuple[str, int], Outcome]]
+
+
 def robustness_cells(
     duels: Duels,
     judgements: Iterable[Judgement],
@@ -99,13 +103,17 @@ def robustness_cells(
     table: Table = {one.key: one for one in judgements}
     cells = []
     for judge in tqdm(judges, desc="intervals", unit="judge", delay=2):
+        reported = {}  # what each method says of the texts as they are
         for method in methods:
             for policy, row in FLIP_ROWS.items() if method == "flip" else [("report", method)]:
                 if policy == "strip" and not _has_strip(duels, table, judge):
                     continue
-                cells += _row_cells(duels, table, judge, method, policy, row, seeds)
+                outcomes = _outcomes(duels, table, judge, method, policy, seeds)
+                cells += _row_cells(outcomes, judge, row)
+                if policy == "report":
+                    reported[method] = outcomes
         if "flip" in methods:
-            cells += _lead_cells(duels, table, judge, methods, seeds)
+            cells += _lead_cells(reported, judge)
             cells += _echo_cells(duels, judge)
     return cells
 
@@ -186,10 +194,8 @@ def penalised(judgement: Judgement | None) -> Judgement | None:
     return replace(judgement, scores=scores)
 
 
-def _row_cells(
-    duels: Duels, table: Table, judge: str, method: str, policy: str, row: str, seeds: Sequence[int]
-) -> list[Cell]:
-    """All cells of one judge and row."""
+def _row_cells(results: Outcomes, judge: str, row: str) -> list[Cell]:
+    """All cells of one judge and row but its leads."""
 
     def cell(metric: str, group: str, values: Values, judged: Iterable[Judgement | None]) -> Cell:
         return mean_cell(
@@ -202,9 +208,7 @@ def _row_cells(
             judgements=[one for one in judged if one is not None],
         )
 
-    results = _outcomes(duels, table, judge, method, policy, seeds)
-    names, keys = list(results), [(pair.id, seed) for pair in duels.pairs for seed in seeds]
-    first = results[names[0]]
+    first = next(iter(results.values()))
     befores = [one.before for one in first.values()]
     cells = [
         cell("score_before", "none", {key: one.bad_before for key, one in first.items()}, befores),
@@ -225,16 +229,13 @@ def _row_cells(
         ("wins", _after_both),
         ("wins_change", lambda one: one.change),
     ):
-        values = {key: _mean(of(results[name][key]) for name in names) for key in keys}
+        values = {key: _mean(of(found[key]) for found in results.values()) for key in first}
         judged = [one.after if metric == "shift" else one.asked for one in everything]
         cells.append(cell(metric, "all", values, judged))
     return cells
 
 
-def _outcomes(
-    duels: Duels, table: Table, judge: str, method: str, policy: str, seeds: Sequence[int]
-) -> dict[str, dict[tuple[str, int], Outcome]]:
-    """By attack, then by (pair, seed)."""
+def _outcomes(duels: Duels, table: Table, judge: str, method: str, policy: str, seeds: Sequence[int]) -> Outcomes:
     keys = [(pair.id, seed) for pair in duels.pairs for seed in seeds]
     stripped = {item.id for item in duels.stripped or ()}
     return {
@@ -243,14 +244,13 @@ def _outcomes(
     }
 
 
-def _lead_cells(duels: Duels, table: Table, judge: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def _lead_cells(by_method: Mapping[str, Outcomes], judge: str) -> list[Cell]:
     """``wins_lead`` for each other method, by attack; ``all`` is a pair's mean over the attacks where both have one."""
-    flip = _outcomes(duels, table, judge, "flip", "report", seeds)
+    flip = by_method["flip"]
     cells = []
-    for method in methods:
+    for method, other in by_method.items():
         if method == "flip":
             continue
-        other = _outcomes(duels, table, judge, method, "report", seeds)
         values: dict[str, Values] = {
             name: {key: difference(_after_both(one), _after_both(other[name][key])) for key, one in found.items()}
             for name, found in flip.items()
@@ -259,8 +259,8 @@ def _lead_cells(duels: Duels, table: Table, judge: str, methods: Sequence[str], 
             name: [one.asked for both in (flip[name], other[name]) for one in both.values() if one.asked is not None]
             for name in flip
         }
-        keys = list(next(iter(flip.values())))
-        values["all"] = {key: _mean(found[key] for found in values.values()) for key in keys}
+        first = next(iter(values.values()))
+        values["all"] = {key: _mean(found[key] for found in values.values()) for key in first}
         asked["all"] = [one for found in asked.values() for one in found]
         cells += [
             mean_cell(

@@ -54,6 +54,11 @@ def credit_of(judgement: Judgement, right: Sequence[bool]) -> float | None:
     return sum(right[index] for index in picked) / len(picked) if picked else None
 
 
+def difference(after: float | None, before: float | None) -> float | None:
+    """`after` less `before`; None unless both are there."""
+    return None if after is None or before is None else after - before
+
+
 def invalid_share(judgements: Sequence[Judgement]) -> float | None:
     """The share of questions without a usable answer (status not "ok"), 0..1; None without a question.
 

@@ -10,9 +10,10 @@ from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.attacks import get_attacks
-from flip_plugin.evals.duels import alone_id, difference, make_duels, pair_of, stripped_id, win
+from flip_plugin.evals.duels import alone_id, make_duels, pair_of, stripped_id, win
 from flip_plugin.evals.items import EvalItem, Judgement
 from flip_plugin.evals.robustness_cells import outcome, robustness_cells
+from flip_plugin.evals.scoring import difference
 
 PROMPT = "Write a short poem about honey bees."
 
