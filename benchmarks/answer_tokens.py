@@ -21,17 +21,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from datasets_prep.tiny_world.language import (
+from datasets_prep.tiny_world.language.grammar import (
     constraints_satisfied,
     corrupt,
     draw_from_split,
     render_instruction,
     write_response,
 )
-from datasets_prep.tiny_world.report import correlations
-from flip_plugin.prompts import PromptSet
-from flip_plugin.reward import FlipResult, FlipReward
-from flip_plugin.serving import JudgeServer, ServerOptions
+from datasets_prep.tiny_world.training.report import correlations
+from flip_plugin.prompts.templates import PromptSet
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.reward.result import FlipResult
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
 
 TINY_JUDGE = Path(__file__).parents[1] / "datasets_prep" / "tiny_world" / "models" / "judge"
 WAYS = {"reasoning first": True, "answer alone": False}
@@ -83,7 +85,7 @@ def mean(values: list[Any]) -> float:
 
 def prompt_lengths() -> dict[str, int]:
     """Tokens (cl100k_base) of the messages around an empty response, and of the JSON around an empty answer."""
-    from flip_plugin.judge import import_litellm
+    from flip_plugin.judge.litellm_setup import import_litellm
 
     litellm = import_litellm()
     prompts = PromptSet.load()

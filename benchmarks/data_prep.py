@@ -46,21 +46,46 @@ def schema() -> pa.Schema:
     text, flag, when = pa.string(), pa.bool_(), pa.timestamp("us", tz="UTC")
     header = pa.struct([("accept-language", text), ("user-agent", text)])
     turn = pa.struct(
-        [("content", text), ("country", text), ("hashed_ip", text), ("header", header), ("language", text),
-         ("redacted", flag), ("role", text), ("state", text), ("timestamp", when), ("toxic", flag),
-         ("turn_identifier", pa.int64())]
-    )  # fmt: skip
+        [
+            ("content", text),
+            ("country", text),
+            ("hashed_ip", text),
+            ("header", header),
+            ("language", text),
+            ("redacted", flag),
+            ("role", text),
+            ("state", text),
+            ("timestamp", when),
+            ("toxic", flag),
+            ("turn_identifier", pa.int64()),
+        ]
+    )
     moderation = pa.struct(
-        [("categories", pa.struct([(name, flag) for name in _CATEGORIES])),
-         ("category_scores", pa.struct([(name, pa.float64()) for name in _CATEGORIES])), ("flagged", flag)]
-    )  # fmt: skip
+        [
+            ("categories", pa.struct([(name, flag) for name in _CATEGORIES])),
+            ("category_scores", pa.struct([(name, pa.float64()) for name in _CATEGORIES])),
+            ("flagged", flag),
+        ]
+    )
     detoxify = pa.struct([(name, pa.float64()) for name in _DETOXIFY])
     return pa.schema(
-        [("conversation_hash", text), ("model", text), ("timestamp", when), ("conversation", pa.list_(turn)),
-         ("turn", pa.int64()), ("language", text), ("openai_moderation", pa.list_(moderation)),
-         ("detoxify_moderation", pa.list_(detoxify)), ("toxic", flag), ("redacted", flag), ("state", text),
-         ("country", text), ("hashed_ip", text), ("header", header)]
-    )  # fmt: skip
+        [
+            ("conversation_hash", text),
+            ("model", text),
+            ("timestamp", when),
+            ("conversation", pa.list_(turn)),
+            ("turn", pa.int64()),
+            ("language", text),
+            ("openai_moderation", pa.list_(moderation)),
+            ("detoxify_moderation", pa.list_(detoxify)),
+            ("toxic", flag),
+            ("redacted", flag),
+            ("state", text),
+            ("country", text),
+            ("hashed_ip", text),
+            ("header", header),
+        ]
+    )
 
 
 class Writer:
@@ -135,10 +160,18 @@ def table_of(
     language = np.where(is_foreign, "Chinese", "English")
     header = {"accept-language": "en-US,en;q=0.9", "user-agent": "Mozilla/5.0 (X11; Linux x86_64)"}
     row: dict[str, Any] = {
-        "conversation_hash": [f"{n:032x}" for n in number], "model": "gpt-3.5-turbo-0301", "timestamp": number,
-        "turn": turns, "language": language, "toxic": toxic, "redacted": redacted, "state": "Texas",
-        "country": "United States", "hashed_ip": [f"{n:064x}" for n in number], "header": header,
-    }  # fmt: skip
+        "conversation_hash": [f"{n:032x}" for n in number],
+        "model": "gpt-3.5-turbo-0301",
+        "timestamp": number,
+        "turn": turns,
+        "language": language,
+        "toxic": toxic,
+        "redacted": redacted,
+        "state": "Texas",
+        "country": "United States",
+        "hashed_ip": [f"{n:064x}" for n in number],
+        "header": header,
+    }
     # Of every row: each of its labels once for each of its turns.
     times = 2 * turns
     said: dict[str, Any] = {
@@ -146,8 +179,10 @@ def table_of(
         "role": ["user", "assistant"] * int(turns.sum()),
         "turn_identifier": number,
     }
-    said |= {name: row[name] for name in ("country", "hashed_ip", "header", "language", "redacted", "state",
-                                          "timestamp", "toxic")}  # fmt: skip
+    said |= {
+        name: row[name]
+        for name in ("country", "hashed_ip", "header", "language", "redacted", "state", "timestamp", "toxic")
+    }
     score = dict.fromkeys(_CATEGORIES, 0.001)
     verdict = {"categories": dict.fromkeys(_CATEGORIES, False), "category_scores": score, "flagged": False}
     offsets = pa.array(np.concatenate([[0], np.cumsum(times)]), pa.int32())
@@ -200,9 +235,12 @@ def make_data(folder: Path, rows: int, seed: int, workers: int) -> dict[str, Any
     with ProcessPoolExecutor(workers) as pool:
         tasks = [pool.submit(make_shard, *task, seed) for task in zip(paths, range(SHARDS), sizes, strict=True)]
         found = [task.result() for task in tqdm(tasks, "generating", unit="shard")]
-    told = {"rows": rows, "seconds": round(time.monotonic() - started, 1),
-            "planted": {name: sum(one[name] for one in found) for name in found[0]},
-            "bytes": sum(path.stat().st_size for path in paths)}  # fmt: skip
+    told = {
+        "rows": rows,
+        "seconds": round(time.monotonic() - started, 1),
+        "planted": {name: sum(one[name] for one in found) for name in found[0]},
+        "bytes": sum(path.stat().st_size for path in paths),
+    }
     note.write_text(json.dumps(told))
     return told
 
@@ -263,10 +301,25 @@ def _cpu_of_children() -> float:
 def measure(data: Path, tokenizer: Path, output: Path, prompts: str, args: argparse.Namespace) -> dict[str, Any]:
     """One run of the command in a process of its own."""
     command = [
-        sys.executable, "-m", "datasets_prep.wildchat", "--judge_type", "flip", "--num_prompts", prompts,
-        "--data", str(data), "--tokenizer", str(tokenizer), "--output", str(output), "--workers", str(args.workers),
-        "--keep_work", "--overwrite", *args.options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "datasets_prep.wildchat",
+        "--judge_type",
+        "flip",
+        "--num_prompts",
+        prompts,
+        "--data",
+        str(data),
+        "--tokenizer",
+        str(tokenizer),
+        "--output",
+        str(output),
+        "--workers",
+        str(args.workers),
+        "--keep_work",
+        "--overwrite",
+        *args.options,
+    ]
     started, used = time.monotonic(), _cpu_of_children()
     process = subprocess.Popen(command)
     memory = Memory(process.pid)
@@ -281,11 +334,15 @@ def measure(data: Path, tokenizer: Path, output: Path, prompts: str, args: argpa
         raise SystemExit(f"the command failed: {' '.join(command)}")
     card = json.loads((output / "card.json").read_text())
     return {
-        "num_prompts": prompts, "seconds": round(seconds, 1), "filtering_s": round(filtered or seconds, 1),
-        "cpu_s": round(_cpu_of_children() - used, 1), "rows_a_second": round(card["read"] / seconds),
-        "peak_MiB": round(memory.stop()), "rows": card["rows"],
+        "num_prompts": prompts,
+        "seconds": round(seconds, 1),
+        "filtering_s": round(filtered or seconds, 1),
+        "cpu_s": round(_cpu_of_children() - used, 1),
+        "rows_a_second": round(card["read"] / seconds),
+        "peak_MiB": round(memory.stop()),
+        "rows": card["rows"],
         "left_out": {step["filter"]: step["left_out"] for step in card["steps"] if step["left_out"]},
-    }  # fmt: skip
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable
 from pydoc_data.topics import topics
 
-from flip_plugin.metrics import f1_score
+from flip_plugin.text.similarity import f1_score
 
 WORDS = 2_000
 GROUP = 8

@@ -1,4 +1,4 @@
-"""Judged responses a second: a vLLM server asked over HTTP, and vLLM in a child process (`flip_plugin.evals.offline`).
+"""Judged responses a second: a vLLM server over HTTP, and vLLM in a child process (`evals.judges.offline`).
 
     python benchmarks/judge_paths.py [--responses 1000] [--rounds 3] [--model PATH] [--json result.json]
 
@@ -28,12 +28,13 @@ from typing import Any
 
 import psutil
 
-from datasets_prep.tiny_world.language import corrupt, draw_from_split, render_instruction, write_response
-from flip_plugin.baselines import PointwiseJudge
-from flip_plugin.evals.offline import OfflineClient, OfflineEngine, offline_options
-from flip_plugin.judge import JudgeClient
-from flip_plugin.reward import FlipReward
-from flip_plugin.serving import JudgeServer, ServerOptions
+from datasets_prep.tiny_world.language.grammar import corrupt, draw_from_split, render_instruction, write_response
+from flip_plugin.evals.judges.offline import OfflineClient, OfflineEngine, offline_options
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.reward.llm_judges import PointwiseJudge
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGE = ROOT / "datasets_prep" / "tiny_world" / "models" / "judge"

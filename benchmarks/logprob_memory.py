@@ -109,16 +109,19 @@ def make_learner(args: argparse.Namespace, folder: Path, *, on_cpu: bool) -> Any
     import torch
     from transformers import AutoModelForCausalLM, Qwen3Config
 
-    from flip_plugin.processes import free_port
-    from open_instruct.config import Args
-    from open_instruct.learner import PolicyTrainerRayProcess
+    from flip_plugin.serving.processes import free_port
+    from open_instruct.config.args import Args
+    from open_instruct.learner.actor import PolicyTrainerRayProcess
 
     shape = SHAPES[args.shape]
     model_config = Qwen3Config(
-        vocab_size=args.vocabulary, num_key_value_heads=shape["num_attention_heads"] // 2,
-        head_dim=128 if shape["hidden_size"] > 64 else 32, tie_word_embeddings=False,
-        max_position_embeddings=args.tokens, **shape,
-    )  # fmt: skip
+        vocab_size=args.vocabulary,
+        num_key_value_heads=shape["num_attention_heads"] // 2,
+        head_dim=128 if shape["hidden_size"] > 64 else 32,
+        tie_word_embeddings=False,
+        max_position_embeddings=args.tokens,
+        **shape,
+    )
 
     class RandomWeights(PolicyTrainerRayProcess):
         def _load(self, dtype: str, config: dict[str, Any]) -> Any:
@@ -145,7 +148,7 @@ def pack(args: argparse.Namespace) -> Any:
     """One full pack of random tokens."""
     import numpy as np
 
-    from open_instruct.rl_utils import TrainingSample, pack_samples
+    from open_instruct.learner.packing import TrainingSample, pack_samples
 
     rng, length = np.random.default_rng(0), args.tokens // args.samples
     prompt, response = length // 8, length - length // 8

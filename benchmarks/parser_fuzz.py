@@ -18,13 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flip_plugin.parsing import (
-    after_thinking,
-    parse_best_index,
-    parse_better,
-    parse_flip_reply,
-    parse_score_reply,
-)
+from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
+from flip_plugin.text.reasoning import after_thinking
 
 LIMIT_S = 0.050
 LARGE_SHARE = 1 / 200

@@ -29,8 +29,10 @@ ROLES = (  # first match on the command line wins
     ("ray::PolicyTrainerRayProcess", "learner (DeepSpeed)"),
     ("api_server", "judge: OpenAI server"),
     ("open_instruct.grpo_fast", "driver"),
-    ("raylet", "Ray"), ("gcs_server", "Ray"), ("ray", "Ray"),
-)  # fmt: skip
+    ("raylet", "Ray"),
+    ("gcs_server", "Ray"),
+    ("ray", "Ray"),
+)
 
 
 def processes(tag: str) -> dict[int, tuple[str, float]]:

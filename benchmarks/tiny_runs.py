@@ -28,7 +28,7 @@ def make_policy(folder: Path, scale: int) -> int:
     """
     from transformers import AutoTokenizer
 
-    from datasets_prep.tiny_world.models import make_model, num_parameters, save_model
+    from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
 
     tokenizer: Any = AutoTokenizer.from_pretrained(WORLD / "policy")
     model = make_model(tokenizer, LAYERS, HIDDEN * round(scale**0.5), seed=1)
@@ -49,7 +49,8 @@ def make_rows(folder: Path, count: int = 512) -> Path:
 @contextlib.contextmanager
 def judge_server(folder: Path) -> Generator[Any]:
     """One judge for all runs, vLLM's OpenAI server with the tiny judge, so that no run waits for its start."""
-    from flip_plugin.serving import JudgeServer, ServerOptions
+    from flip_plugin.serving.options import ServerOptions
+    from flip_plugin.serving.server import JudgeServer
 
     options = ServerOptions(
         str(WORLD / "judge"), max_model_len=1024, kv_cache_memory_bytes=2**28, on_cpu=True, omp_threads=1

@@ -41,7 +41,7 @@ class Settings:
 
 def rule_reward(prompts: list[Any], completions: list[Any], ground_truth: list[str], **_: Any) -> list[float | None]:
     """The reward without a judge: the share of the instruction's constraints that the response satisfies."""
-    from datasets_prep.tiny_world.language import constraints_satisfied
+    from datasets_prep.tiny_world.language.grammar import constraints_satisfied
 
     texts = (completion[-1]["content"] for completion in completions)
     return [constraints_satisfied(truth, text) for truth, text in zip(ground_truth, texts, strict=True)]

@@ -94,9 +94,13 @@ def watch(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors:
         child = subprocess.Popen(
-            list(command), stdout=subprocess.PIPE, stderr=errors, text=True,
-            env={**os.environ, **env, TAG: tag}, start_new_session=True,
-        )  # fmt: skip
+            list(command),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **env, TAG: tag},
+            start_new_session=True,
+        )
         guard = _Guard(child, silence)
         assert child.stdout
         try:
@@ -187,7 +191,21 @@ def profile(folder: Path, found: Processes, seconds: int = 15) -> None:
             continue
         name = "".join(c if c.isalnum() else "_" for c in role)[:40]
         subprocess.Popen(
-            [str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(pid), "--duration", str(seconds),
-             "--rate", "50", "--format", "raw", "--threads", "--output", str(folder / f"{name}_{pid}.txt")],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                str(Path(sys.executable).parent / "py-spy"),
+                "record",
+                "--pid",
+                str(pid),
+                "--duration",
+                str(seconds),
+                "--rate",
+                "50",
+                "--format",
+                "raw",
+                "--threads",
+                "--output",
+                str(folder / f"{name}_{pid}.txt"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )

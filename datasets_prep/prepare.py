@@ -25,19 +25,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.card import card_json, card_text, make_card
-from datasets_prep.decontaminate import evaluation_prompts
-from datasets_prep.files import write_rows, write_text
-from datasets_prep.languages import language_name
-from datasets_prep.lengths import TokenCounter
+from datasets_prep.filters.decontaminate import evaluation_prompts
+from datasets_prep.filters.languages import language_name
+from datasets_prep.filters.lengths import TokenCounter
+from datasets_prep.filters.parallel import EVALUATION_PROMPTS, filter_units, read_counts, unit_file
 from datasets_prep.publish import check_login, push
-from datasets_prep.reading import plan_units
-from datasets_prep.row_checks import ORIGIN, DatasetError, validate_rows
-from datasets_prep.sampling import Drawing, Taken, draw
-from datasets_prep.settings import Settings, dataset_of, fingerprint
-from datasets_prep.sources import SOURCES, files_of
-from datasets_prep.units import EVALUATION_PROMPTS, filter_units, read_counts, unit_file
-from flip_plugin.target import find_target
+from datasets_prep.reading.sources import SOURCES, files_of
+from datasets_prep.reading.units import plan_units
+from datasets_prep.settings import Settings, fingerprint
+from datasets_prep.writing.card import card_json, card_text, make_card
+from datasets_prep.writing.files import write_rows, write_text
+from datasets_prep.writing.sampling import Drawing, Taken, draw
+from flip_plugin.prompts.target import find_target
+from flip_plugin.rows.checks import ORIGIN, DatasetError, validate_rows
+from flip_plugin.rows.verifiers import dataset_of
 
 PAPER_POLICY = "allenai/Olmo-3-7B-Think-DPO"
 
@@ -46,8 +47,9 @@ def parse(argv: list[str] | None, source: str | None) -> argparse.Namespace:
     """The command line; `source` is fixed by the command or to be named."""
     parser = argparse.ArgumentParser(
         prog=f"python -m datasets_prep.{source or 'prepare'}",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     if source is None:
         parser.add_argument("--source", choices=sorted(SOURCES), required=True, help="schema of the rows")
     add = parser.add_argument
@@ -79,17 +81,25 @@ def _add_filters(add: Any) -> None:
     add("--keep_toxic", action="store_true", help="keep rows whose label says toxic")
     add("--keep_redacted", action="store_true", help="keep rows whose label says that personal data was redacted")
     add("--turns", choices=("first", "full"), default="first", help="up to the first or the last user turn")
-    add("--target", choices=("auto", "user", "system"), default="auto",
-        help="text to recover: auto is the system prompt where there is one, else the last user turn")  # fmt: skip
+    add(
+        "--target",
+        choices=("auto", "user", "system"),
+        default="auto",
+        help="text to recover: auto is the system prompt where there is one, else the last user turn",
+    )
     add(
         "--tokenizer",
         default=PAPER_POLICY,
         help=f"hub id or folder; lengths are in its tokens (default {PAPER_POLICY})",
     )
-    for name, what in (("min_tokens", "least tokens of the text to recover"), ("max_tokens", "most tokens of it"),
-                       ("max_prompt_tokens", "most tokens of all turns"), ("shingle", "bytes of the pieces compared"),
-                       ("ngram", "words of an n-gram of --decontaminate"),
-                       ("unit_rows", "rows of one piece of work")):  # fmt: skip
+    for name, what in (
+        ("min_tokens", "least tokens of the text to recover"),
+        ("max_tokens", "most tokens of it"),
+        ("max_prompt_tokens", "most tokens of all turns"),
+        ("shingle", "bytes of the pieces compared"),
+        ("ngram", "words of an n-gram of --decontaminate"),
+        ("unit_rows", "rows of one piece of work"),
+    ):
         value = getattr(defaults, name)
         add(f"--{name}", type=int, default=value, metavar="N", help=f"{what} (default {value})")
     add(
@@ -141,9 +151,17 @@ def prepare(settings: Settings, judge_type: str, output: Path, **options: Any) -
 
 
 def run(
-    settings: Settings, judge_type: str, dataset: str, output: Path, *, workers: int = 1, file_format: str = "jsonl",
-    keep_id: bool = False, keep_work: bool = False, overwrite: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    settings: Settings,
+    judge_type: str,
+    dataset: str,
+    output: Path,
+    *,
+    workers: int = 1,
+    file_format: str = "jsonl",
+    keep_id: bool = False,
+    keep_work: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """`prepare`, with `output` locked. Raises `DatasetError` for what a user can mend."""
     path = output / f"train.{file_format}"
     filters = settings.of_filters()
@@ -254,9 +272,15 @@ def main(argv: list[str] | None = None, source: str | None = None) -> int:
             check_login(args.push_to_hub)
         settings = settings_of(args)
         card = prepare(
-            settings, args.judge_type, args.output, workers=args.workers, file_format=args.format,
-            keep_id=args.keep_id, keep_work=args.keep_work, overwrite=args.overwrite,
-        )  # fmt: skip
+            settings,
+            args.judge_type,
+            args.output,
+            workers=args.workers,
+            file_format=args.format,
+            keep_id=args.keep_id,
+            keep_work=args.keep_work,
+            overwrite=args.overwrite,
+        )
         print(f"{args.output}: {card['rows']:,} rows of {card['read']:,} read, dataset {card['dataset']}; see card.md")
         if settings.num_prompts and card["rows"] < settings.num_prompts:
             print(f"warning: {settings.num_prompts:,} were asked for; card.md says where rows went", file=sys.stderr)

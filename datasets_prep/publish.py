@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets_prep.row_checks import DatasetError
+from flip_plugin.rows.checks import DatasetError
 
 
 def check_login(name: str) -> None:

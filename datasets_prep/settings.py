@@ -8,23 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets_prep.decontaminate import evaluation_files
-from datasets_prep.row_checks import DatasetError
+from datasets_prep.reading.sources import evaluation_files
+from flip_plugin.rows.checks import DatasetError
 
-# The `dataset` column of each judge type; other judge types are general-NAME.
-JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
 Turns = Literal["first", "full"]
 TargetChoice = Literal["auto", "user", "system"]
 # Of the filters' rules: raised when the same settings come to leave out other rows, or to tell others of them.
 RULES = 3
-
-
-def dataset_of(judge_type: str) -> str:
-    """The `dataset` column of a judge type, given as ``flip`` or as ``general-flip``."""
-    name = judge_type.strip().lower()
-    if not name:
-        raise DatasetError("--judge_type is empty: flip, quality, or the name of another judge type")
-    return name if name.startswith("general-") else JUDGE_TYPES.get(name, f"general-{name}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,7 @@ class Settings:
 
     language        label of the language to keep (`languages.LANGUAGES`), None for any
     turns           first: up to the first user turn; full: up to the last one
-    target          what is to be recovered (`flip_plugin.target.find_target`)
+    target          what is to be recovered (`flip_plugin.prompts.target.find_target`)
     min_tokens, max_tokens    bounds of the text to be recovered
     max_prompt_tokens         bound of all turns together
     near_duplicates           similarity (Jaccard, of `shingle` bytes) from which two prompts are one; 0 keeps all
@@ -63,8 +53,13 @@ class Settings:
     def check(self) -> None:
         """Raise `DatasetError` for settings that make no sense."""
         wanted = 1 if self.num_prompts is None else self.num_prompts
-        bounds = {"num_prompts": wanted, "min_tokens": self.min_tokens, "shingle": self.shingle,
-                  "ngram": self.ngram, "unit_rows": self.unit_rows}  # fmt: skip
+        bounds = {
+            "num_prompts": wanted,
+            "min_tokens": self.min_tokens,
+            "shingle": self.shingle,
+            "ngram": self.ngram,
+            "unit_rows": self.unit_rows,
+        }
         for name, value in bounds.items():
             if value < 1:
                 raise DatasetError(f"--{name} must be at least 1, not {value}")

@@ -23,15 +23,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.batches import BATCH_ROWS, open_file
-from datasets_prep.card import card_json, card_text
-from datasets_prep.files import write_all
-from datasets_prep.reading import numbered_rows
-from datasets_prep.reading_parquet import open_parquet, parquet_pieces, sound
-from datasets_prep.row_checks import DatasetError
-from datasets_prep.settings import dataset_of
-from datasets_prep.sources import SUFFIXES
+from datasets_prep.reading.batches import BATCH_ROWS, open_file
+from datasets_prep.reading.parquet import parquet_pieces
+from datasets_prep.reading.sources import SUFFIXES
+from datasets_prep.reading.units import numbered_rows
 from datasets_prep.validate import CARD, row_files
+from datasets_prep.writing.card import card_json, card_text
+from datasets_prep.writing.files import write_all
+from flip_plugin.rows.checks import DatasetError
+from flip_plugin.rows.parquet import open_parquet, sound
+from flip_plugin.rows.verifiers import dataset_of
 
 _JUDGED = "general-"
 
@@ -111,8 +112,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets_prep.tag",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--judge_type", required=True, help="flip, quality, or a name; general-quality is the same")
     parser.add_argument("--input", required=True, metavar="WHERE", help="a file, a folder, or a hub id")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR_OR_FILE", help="a folder for a folder")

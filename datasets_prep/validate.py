@@ -21,8 +21,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.reading import numbered_rows
-from datasets_prep.row_checks import (
+from datasets_prep.reading.sources import files_of
+from datasets_prep.reading.units import numbered_rows
+from flip_plugin.prompts.target import NoTarget, find_target
+from flip_plugin.rows.checks import (
     FLIP_VERIFIER,
     ORIGIN,
     ORIGIN_ROW,
@@ -31,9 +33,7 @@ from datasets_prep.row_checks import (
     require_columns,
     validate_rows,
 )
-from datasets_prep.settings import JUDGE_TYPES
-from datasets_prep.sources import files_of
-from flip_plugin.target import NoTarget, find_target
+from flip_plugin.rows.verifiers import JUDGE_TYPES
 
 CARD = "card.json"
 
@@ -96,7 +96,7 @@ def known_verifiers(names: Collection[str] = ()) -> Collection[str]:
         return list(names)
     if find_spec("open_instruct") is None:
         return list(JUDGE_TYPES.values())
-    from open_instruct.ground_truth_utils import build_all_verifiers
+    from open_instruct.rewards.registry import build_all_verifiers
 
     return build_all_verifiers(None)
 
@@ -105,8 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets_prep.validate",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("data", nargs="+", metavar="WHERE", help="files, folders or hub ids")
     parser.add_argument("--split", default="train", help="split of a hub id (default train)")
     parser.add_argument("--verifiers", nargs="+", default=(), help="known names (default: all of the trainer's)")

@@ -5,16 +5,18 @@ word-level F1 between the inferred and the real instruction. Start at `FlipRewar
 Importing this package loads neither torch, ray, vllm nor litellm.
 """
 
-from flip_plugin.baselines import ListwiseJudge, PairwiseJudge, PointwiseJudge
-from flip_plugin.echo import echo_share, strip_echo
-from flip_plugin.judge import JudgeClient, JudgeReply, run_sync
-from flip_plugin.metrics import f1_score, get_similarity, normalize_answer
-from flip_plugin.prompts import PromptSet
-from flip_plugin.ranking import RankResult, rank_by_scores
-from flip_plugin.records import JudgeCallWriter, read_calls
-from flip_plugin.result import FlipResult
-from flip_plugin.reward import FlipReward
-from flip_plugin.target import NoTarget, Target, find_target, target_from_query
+from flip_plugin.judge.call_log import JudgeCallWriter, read_calls
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.judge.event_loop import run_sync
+from flip_plugin.judge.reply import JudgeReply
+from flip_plugin.prompts.target import NoTarget, Target, find_target, target_from_query
+from flip_plugin.prompts.templates import PromptSet
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
+from flip_plugin.reward.ranking import RankResult, rank_by_scores
+from flip_plugin.reward.result import FlipResult
+from flip_plugin.text.echo import echo_share, strip_echo
+from flip_plugin.text.similarity import f1_score, get_similarity, normalize_answer
 
 __all__ = [
     "FlipResult",

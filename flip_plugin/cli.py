@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from flip_plugin import inspect_calls, rescore_calls, score_file, serve
+from flip_plugin.commands import inspect as inspect_calls
+from flip_plugin.commands import rescore as rescore_calls
+from flip_plugin.commands import score as score_file
+from flip_plugin.commands import serve
+from flip_plugin.errors import CommandError
 from flip_plugin.evals import commands as evals
-from flip_plugin.score_file import CommandError
 
 COMMANDS = {
     "score": (score_file, "judge the responses in a JSONL file"),

@@ -26,7 +26,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flip_plugin.settings import MISSING_SCORE, VARIABLES, missing_score, options_from_env, process_environment, switch
+from flip_plugin.reward.environment import (
+    MISSING_SCORE,
+    VARIABLES,
+    missing_score,
+    options_from_env,
+    process_environment,
+    switch,
+)
 
 PACKAGE = "open_instruct"
 HOOKED = f"{PACKAGE}.ground_truth_utils"

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from datasets_prep.tiny_world.examples import corpus, flip_examples, pointwise_examples, policy_examples
-from datasets_prep.tiny_world.models import make_model, num_parameters, save_model
-from datasets_prep.tiny_world.report import evaluate
-from datasets_prep.tiny_world.tokenizer import chat_text, load_tokenizer, train_tokenizer
-from datasets_prep.tiny_world.training import train
-from flip_plugin.prompts import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
+from datasets_prep.tiny_world.training.examples import corpus, flip_examples, pointwise_examples, policy_examples
+from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
+from datasets_prep.tiny_world.training.report import evaluate
+from datasets_prep.tiny_world.training.tokenizer import chat_text, load_tokenizer, train_tokenizer
+from datasets_prep.tiny_world.training.trainer import train
+from flip_plugin.prompts.templates import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
 
 DEFAULT_OUTPUT = Path(__file__).parent / "models"
 # The prompts whose exact text the judge learns.

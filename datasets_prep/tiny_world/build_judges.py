@@ -23,8 +23,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from datasets_prep.tiny_world.build import VOCAB_SIZE, replace_folder
-from datasets_prep.tiny_world.examples import Example
-from datasets_prep.tiny_world.judge_examples import (
+from datasets_prep.tiny_world.training.examples import Example
+from datasets_prep.tiny_world.training.judge_examples import (
     LISTWISE,
     PAIRWISE,
     flip_stream,
@@ -33,11 +33,11 @@ from datasets_prep.tiny_world.judge_examples import (
     pairwise_stream,
     pointwise_stream,
 )
-from datasets_prep.tiny_world.judge_report import evaluate_judge, listwise_by_count
-from datasets_prep.tiny_world.models import make_model, num_parameters, save_model
-from datasets_prep.tiny_world.tokenizer import chat_text, train_tokenizer
-from datasets_prep.tiny_world.training import train
-from flip_plugin.prompts import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
+from datasets_prep.tiny_world.training.judge_report import evaluate_judge, listwise_by_count
+from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
+from datasets_prep.tiny_world.training.tokenizer import chat_text, train_tokenizer
+from datasets_prep.tiny_world.training.trainer import train
+from flip_plugin.prompts.templates import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
 
 DEFAULT_OUTPUT = Path(__file__).parent / "models" / "judges"
 # The prompts whose exact text the judges learn.

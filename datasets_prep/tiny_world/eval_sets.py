@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from datasets_prep.tiny_world.language import draw_from_split, render_instruction, satisfied
+from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction, satisfied
+from datasets_prep.tiny_world.language.variants import OPTIONAL, REPEATABLE, with_errors, write_with
+from datasets_prep.tiny_world.language.vocabulary import ATTRIBUTES
 from datasets_prep.tiny_world.rows import write_jsonl
-from datasets_prep.tiny_world.variants import OPTIONAL, REPEATABLE, with_errors, write_with
-from datasets_prep.tiny_world.vocabulary import ATTRIBUTES
 from datasets_prep.tiny_world.wildchat_sample import wildchat_features, wildchat_rows
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.tiny_world.language import draw_from_split, render_instruction
+from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction
 
 JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
 ROW_SPLITS = ("train", "eval")

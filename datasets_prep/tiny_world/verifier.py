@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from datasets_prep.tiny_world.language import constraints_satisfied
-from open_instruct.ground_truth_utils import VerificationResult, VerifierFunction
+from datasets_prep.tiny_world.language.grammar import constraints_satisfied
+from open_instruct.verifiers.base import VerificationResult, VerifierFunction
 
 
 class ConstraintsVerifier(VerifierFunction):

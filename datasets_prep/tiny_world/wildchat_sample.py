@@ -12,17 +12,31 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from datasets_prep.tiny_world.language import draw_from_split, render_instruction, write_response
+from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction, write_response
 
 if TYPE_CHECKING:
     from datasets import Features
 
 CATEGORIES = (
-    "harassment", "harassment/threatening", "harassment_threatening", "hate", "hate/threatening", "hate_threatening",
-    "self-harm", "self-harm/instructions", "self-harm/intent", "self_harm", "self_harm_instructions",
-    "self_harm_intent", "sexual", "sexual/minors", "sexual_minors", "violence", "violence/graphic",
+    "harassment",
+    "harassment/threatening",
+    "harassment_threatening",
+    "hate",
+    "hate/threatening",
+    "hate_threatening",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "self_harm",
+    "self_harm_instructions",
+    "self_harm_intent",
+    "sexual",
+    "sexual/minors",
+    "sexual_minors",
+    "violence",
+    "violence/graphic",
     "violence_graphic",
-)  # fmt: skip
+)
 DETOXIFY = ("identity_attack", "insult", "obscene", "severe_toxicity", "sexual_explicit", "threat", "toxicity")
 MODELS = ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613", "gpt-4-0314")
 COUNTRIES = (("United States", "California"), ("Germany", "Hamburg"), ("Brazil", None), (None, None))
@@ -42,13 +56,17 @@ KINDS = {
     "empty": 0.01,
 }
 FOREIGN = {
-    "German": ("Schreibe einen kurzen Brief an einen alten Freund über das Wetter.", "Lieber Freund, es hat "
-               "den ganzen Tag geregnet."),
-    "French": ("Écris une petite histoire pour les enfants avec un chat et une lanterne.", "Il était une fois un chat "
-               "qui portait une lanterne."),
+    "German": (
+        "Schreibe einen kurzen Brief an einen alten Freund über das Wetter.",
+        "Lieber Freund, es hat den ganzen Tag geregnet.",
+    ),
+    "French": (
+        "Écris une petite histoire pour les enfants avec un chat et une lanterne.",
+        "Il était une fois un chat qui portait une lanterne.",
+    ),
     "Spanish": ("Escribe un poema sobre el mar y termina con una pregunta.", "El mar canta de noche. ¿Lo oyes tú?"),
     "Russian": ("Напиши короткое письмо старому другу о зиме.", "Дорогой друг, снег идёт уже неделю."),
-}  # fmt: skip
+}
 
 
 def wildchat_features() -> Features:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from flip_plugin.adapters.shared import configured_reward, note_missing, row_prompt, score_of_missing
-from flip_plugin.judge import run_sync
-from flip_plugin.reward import FlipResult, FlipReward
+from flip_plugin.judge.event_loop import run_sync
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.reward.result import FlipResult
 
 # What ends a response in the text that OpenRLHF decodes, special tokens included.
 END_TOKENS = (

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flip_plugin.adapters.shared import configured_reward, note_missing, row_prompt, score_of_missing
-from flip_plugin.judge import run_sync
-from flip_plugin.reward import FlipResult
+from flip_plugin.judge.event_loop import run_sync
+from flip_plugin.reward.result import FlipResult
 
 
 async def compute_score(

@@ -11,14 +11,23 @@ from typing import Any
 
 # name -> (module, what it does in a line)
 EVALUATIONS: dict[str, tuple[str, str]] = {
-    "rewardbench2": ("flip_plugin.evals.rewardbench2", "RewardBench 2: does the judge pick the right one of four?"),
-    "best_of_n": ("flip_plugin.evals.best_of_n", "what the pick of N candidates is worth on its benchmark"),
-    "candidates": ("flip_plugin.evals.candidates", "N candidates a prompt from a policy, to a file for best_of_n"),
-    "robustness": ("flip_plugin.evals.robustness", "what attacks on a bad response gain it, by method"),
-    "length": ("flip_plugin.evals.length", "accuracy by the length of the responses"),
-    "similarity": ("flip_plugin.evals.similarity", "a run's FLIP judgements by other similarities, no judge asked"),
-    "agreement": ("flip_plugin.evals.agreement", "rank correlation between runs and between judges, no judge asked"),
-    "grpo_table": ("flip_plugin.evals.grpo_table", "checkpoints by benchmarks, through lm-eval"),
+    "rewardbench2": (
+        "flip_plugin.evals.tasks.rewardbench2",
+        "RewardBench 2: does the judge pick the right one of four?",
+    ),
+    "best_of_n": ("flip_plugin.evals.tasks.best_of_n", "what the pick of N candidates is worth on its benchmark"),
+    "candidates": ("flip_plugin.evals.data.candidates", "N candidates a prompt from a policy, to a file for best_of_n"),
+    "robustness": ("flip_plugin.evals.tasks.robustness", "what attacks on a bad response gain it, by method"),
+    "length": ("flip_plugin.evals.tasks.length", "accuracy by the length of the responses"),
+    "similarity": (
+        "flip_plugin.evals.tasks.similarity",
+        "a run's FLIP judgements by other similarities, no judge asked",
+    ),
+    "agreement": (
+        "flip_plugin.evals.tasks.agreement",
+        "rank correlation between runs and between judges, no judge asked",
+    ),
+    "grpo_table": ("flip_plugin.evals.tasks.grpo_table", "checkpoints by benchmarks, through lm-eval"),
     "report": ("flip_plugin.evals.report", "finished runs beside each other and the paper: HTML, Markdown, JSON, CSV"),
 }
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from open_instruct.config import Args, FlagError, parse_args
-from open_instruct.dry_run import print_dry_run
-from open_instruct.logger_utils import MetricsLogger, setup_logging
-from open_instruct.run_folder import RunFolder, open_run_folder
+from open_instruct.config.args import Args, FlagError, parse_args
+from open_instruct.run.dry_run import print_dry_run
+from open_instruct.run.logger import MetricsLogger, setup_logging
+from open_instruct.run.loop import TrainingLoop
+from open_instruct.state.run_folder import RunFolder, open_run_folder
 from open_instruct.trackers import check_trackers
-from open_instruct.training_loop import TrainingLoop
 
 if TYPE_CHECKING:
-    from open_instruct.actors import Cluster
-    from open_instruct.resource_plan import ResourcePlan
+    from open_instruct.config.resource_plan import ResourcePlan
+    from open_instruct.run.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,13 @@ def prepare(args: Args) -> Prepared:
     """Verifiers, tokenizer and rows. Raises an error that names flag or row when something is wrong."""
     from transformers import AutoConfig
 
-    from flip_plugin.checks.workers import close_shared_pool
-    from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
-    from open_instruct.ground_truth_utils import PluginError, UnknownVerifier, build_all_verifiers
-    from open_instruct.judge_pool import check_local_model
-    from open_instruct.reward_shaping import weigh_verifiers
+    from flip_plugin.answers.workers import close_shared_pool
+    from open_instruct.data.templates import get_tokenizer
+    from open_instruct.data.transform import prepare_dataset
+    from open_instruct.rewards.registry import build_all_verifiers
+    from open_instruct.rewards.shaping import weigh_verifiers
+    from open_instruct.run.judge import check_local_model
+    from open_instruct.verifiers.base import PluginError, UnknownVerifier
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
@@ -106,8 +108,8 @@ def prepare(args: Args) -> Prepared:
 
 
 def resource_plan(args: Args, *, on_cpu: bool, own_judge: bool) -> Any:
-    """What the run needs of the cluster (pure; see `open_instruct.resource_plan`)."""
-    from open_instruct.resource_plan import make_plan
+    """What the run needs of the cluster (pure; see `open_instruct.config.resource_plan`)."""
+    from open_instruct.config.resource_plan import make_plan
 
     return make_plan(
         num_learners_per_node=args.num_learners_per_node,
@@ -127,9 +129,9 @@ def run(args: Args) -> None:
     """The whole run."""
     import ray
 
-    from open_instruct.actors import Cluster, start_ray
-    from open_instruct.judge_pool import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
-    from open_instruct.memory_plan import one_gpu_report
+    from open_instruct.config.memory_plan import one_gpu_report
+    from open_instruct.run.cluster import Cluster, start_ray
+    from open_instruct.run.judge import OUTSIDE_PATIENCE, check_external, external_urls, hosts_own_judge
 
     started = time.perf_counter()
     make_paths_absolute(args)
@@ -175,8 +177,8 @@ def start_cluster(
     """All actors of the run, ready. Raises `FlagError` where the cluster lacks what `plan` needs."""
     import ray
 
-    from open_instruct.actors import live_nodes, prep_starter, start_all
-    from open_instruct.rewards import RowScorer
+    from open_instruct.rewards.scorer import RowScorer
+    from open_instruct.run.cluster import live_nodes, prep_starter, start_all
 
     nodes = [node["Resources"] for node in live_nodes()]
     missing = plan.shortfall({**ray.cluster_resources(), "nodes": nodes})
@@ -201,7 +203,7 @@ def start_cluster(
 
 def make_paths_absolute(args: Args) -> None:
     """Actors have working folders of their own: those of the Ray that they run on. Ids of the hub stay as they are."""
-    from open_instruct.judge_pool import external_urls
+    from open_instruct.run.judge import external_urls
 
     for name in ("output_dir", "checkpoint_state_dir", "rollouts_save_path", "replay_rollouts", "llm_judge_prompts"):
         if place := getattr(args, name):
@@ -216,7 +218,7 @@ def make_paths_absolute(args: Args) -> None:
 
 def check_replay(args: Args, prepared: Prepared, folder: RunFolder) -> None:
     """With --replay_rollouts: that the steps to come are there, and the first of them fits this run's rows."""
-    from open_instruct.replay import RolloutReplay
+    from open_instruct.rollout.replay import RolloutReplay
 
     first = (folder.resume_step or 0) + 1
     if args.replay_rollouts and first <= args.num_training_steps:
@@ -227,8 +229,8 @@ def check_replay(args: Args, prepared: Prepared, folder: RunFolder) -> None:
 
 def make_scorer(args: Args, prepared: Prepared, scorer_class: Any) -> Any:
     """The rewarded verifiers and the reported ones, as the data preparation actor takes them."""
-    from open_instruct.ground_truth_utils import RewardConfig
-    from open_instruct.reward_shaping import RewardShaping
+    from open_instruct.rewards.row_reward import RewardConfig
+    from open_instruct.rewards.shaping import RewardShaping
 
     reward_config = RewardConfig(verifier_functions=prepared.verifiers, verification_reward=args.verification_reward)
     reported = {name.lower(): prepared.verifiers[name.lower()] for name in args.report_verifiers}
@@ -258,8 +260,8 @@ def gpu_bytes() -> int:
 
 def finish_report(args: Args) -> None:
     """Write report.html from what is on disk, also after a run that was stopped."""
-    from open_instruct.logger_utils import METRICS_FILE
     from open_instruct.report import write_report
+    from open_instruct.run.logger import METRICS_FILE
 
     if (Path(args.output_dir) / METRICS_FILE).exists():
         print(f"report: {write_report(args.output_dir)}", flush=True)
@@ -286,29 +288,41 @@ def main() -> None:
     setup_logging()
     from ray.exceptions import RayActorError
 
-    from flip_plugin.serving import JudgeServerError
-    from open_instruct.checkpoints import StateError
-    from open_instruct.dataset_transformation import DatasetError
-    from open_instruct.engine_pool import EngineLost
-    from open_instruct.ground_truth_utils import PluginError, UnknownVerifier
-    from open_instruct.learner_calls import LearnerFailure
-    from open_instruct.prompt_stream import NoPromptsLeft
-    from open_instruct.replay import ReplayError
-    from open_instruct.rewards import JudgeFailure
+    from flip_plugin.rows.checks import DatasetError
+    from flip_plugin.serving.server import JudgeServerError
+    from open_instruct.data.prompt_stream import NoPromptsLeft
+    from open_instruct.engines.pool import EngineLost
+    from open_instruct.learner.group import LearnerFailure
+    from open_instruct.rewards.scorer import JudgeFailure
+    from open_instruct.rollout.replay import ReplayError
+    from open_instruct.state.checkpoints import StateError
+    from open_instruct.verifiers.base import PluginError, UnknownVerifier
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         run(args)
     except (
-        FlagError, DatasetError, UnknownVerifier, PluginError, JudgeServerError, JudgeFailure, NoPromptsLeft,
-        EngineLost, LearnerFailure, ReplayError, StateError,
-    ) as error:  # fmt: skip
+        FlagError,
+        DatasetError,
+        UnknownVerifier,
+        PluginError,
+        JudgeServerError,
+        JudgeFailure,
+        NoPromptsLeft,
+        EngineLost,
+        LearnerFailure,
+        ReplayError,
+        StateError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except RayActorError as error:  # one that nothing can replace, such as the data preparation
         print(f"error: a process of the run is gone: {error}", file=sys.stderr)
-        print("Ray's logs say more (/tmp/ray/session_latest/logs); the same command continues from the last state.",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            "Ray's logs say more (/tmp/ray/session_latest/logs); the same command continues from the last state.",
+            file=sys.stderr,
+            flush=True,
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)

@@ -1,91 +1,21 @@
-"""Judge types: how each asks a model about a response, and how its reply becomes a score.
+"""Judge types, under upstream's module name: see `open_instruct.rewards.judge_types`."""
 
-`JUDGE_PROMPT_MAP` and `EXTRACTOR_MAP` have one entry a type; each type becomes the
-verifier ``general-<type>``, except those that have a class of their own (``flip``).
-An installed package adds a type through the entry-point group
-``open_instruct.judges``, whose value is a `JudgeSpec`; code in this process may also
-add to the maps before the verifiers are built.
-"""
+from open_instruct.rewards.judge_types import (
+    EXTRACTOR_MAP,
+    JUDGE_PROMPT_MAP,
+    RESPONSE_FORMAT_MAP,
+    JudgeSpec,
+    extract_quality,
+    judge_specs,
+    quality_messages,
+)
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol
-
-from flip_plugin.baselines import PointwiseJudge
-from flip_plugin.parsing import parse_score_reply
-from flip_plugin.prompts import PromptSet
-
-# The judge's reply (None when it sent no text) -> its reasoning, and a score of 0..1 or None.
-Extractor = Callable[[str | None], tuple[str | None, float | None]]
-
-
-class MessagesFunction(Protocol):
-    """Keyword arguments: `input` (the whole prompt), `output` (the response), `label` (the ground truth)."""
-
-    def __call__(self, *, input: str, output: str, label: str) -> list[dict[str, str]]: ...
-
-
-class Template(Protocol):
-    """Anything with a ``format`` of the same keywords, such as a str: it becomes one user message."""
-
-    def format(self, *, input: str, output: str, label: str) -> str: ...
-
-
-@dataclass(frozen=True)
-class JudgeSpec:
-    """A judge type. `response_format` (OpenAI's form) asks for structured output where given.
-
-    The functions must be importable by name, because verifiers travel between processes.
-    """
-
-    name: str
-    prompt: MessagesFunction | Template
-    extract: Extractor
-    response_format: Mapping[str, Any] | None = None
-
-    def messages(self, *, input: str, output: str, label: str) -> list[dict[str, str]]:
-        """What the judge is sent."""
-        prompt: Any = self.prompt
-        if callable(prompt):
-            return prompt(input=input, output=output, label=label)
-        text = prompt.format(input=input, output=output, label=label)
-        return [{"role": "user", "content": text}]
-
-
-def quality_messages(*, input: str, output: str, label: str, prompts: PromptSet | None = None) -> list[dict[str, str]]:
-    """The pointwise rating prompt: instruction and response, 1 to 10. `label` is not shown."""
-    return (prompts or _prompts()).pointwise_messages(input, output)
-
-
-@cache
-def _prompts() -> PromptSet:
-    return PromptSet.load()
-
-
-def extract_quality(content: str | None) -> tuple[str | None, float | None]:
-    """Reasoning and a tenth of the rating (0.1 to 1.0), or None without a readable one.
-
-    >>> extract_quality('{"REASONING": "fine", "SCORE": 8}')
-    ('fine', 0.8)
-    """
-    parsed = parse_score_reply(content)
-    return parsed.reasoning, None if parsed.score is None else parsed.score / 10
-
-
-JUDGE_PROMPT_MAP: dict[str, MessagesFunction | Template] = {"quality": quality_messages}
-EXTRACTOR_MAP: dict[str, Extractor] = {"quality": extract_quality}
-RESPONSE_FORMAT_MAP: dict[str, Mapping[str, Any] | None] = {"quality": PointwiseJudge.response_schema}
-
-
-def judge_specs() -> dict[str, JudgeSpec]:
-    """The types of the maps. Raises ValueError for a prompt without an extractor."""
-    without = sorted(JUDGE_PROMPT_MAP.keys() - EXTRACTOR_MAP.keys())
-    if without:
-        raise ValueError(f"judge type {without[0]!r} has a prompt but nothing in EXTRACTOR_MAP")
-    return {
-        name: JudgeSpec(name, prompt, EXTRACTOR_MAP[name], RESPONSE_FORMAT_MAP.get(name))
-        for name, prompt in JUDGE_PROMPT_MAP.items()
-    }
+__all__ = [
+    "EXTRACTOR_MAP",
+    "JUDGE_PROMPT_MAP",
+    "RESPONSE_FORMAT_MAP",
+    "JudgeSpec",
+    "extract_quality",
+    "judge_specs",
+    "quality_messages",
+]

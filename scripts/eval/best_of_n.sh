@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/eval.sh"
 for benchmark in $BENCHMARKS; do
     flags=("${CANDIDATES[@]}")
     case "$benchmark" in
-        prompts) flags+=(--data "$PROMPTS" --metric datasets_prep.tiny_world.language:constraints_satisfied) ;;
+        prompts) flags+=(--data "$PROMPTS" --metric datasets_prep.tiny_world.language.grammar:constraints_satisfied) ;;
         alpaca_eval) flags+=(--metric "rm:$REWARD_MODEL") ;;
         human_interest) flags+=(--data "$HUMAN_INTEREST" --metric "rm:$REWARD_MODEL") ;;
     esac

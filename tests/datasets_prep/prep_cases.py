@@ -12,11 +12,19 @@ _TEXT, _FLAG, _WHEN = pa.string(), pa.bool_(), pa.timestamp("us", tz="UTC")
 _HEADER = pa.struct([("accept-language", _TEXT), ("user-agent", _TEXT)])
 _TURN = pa.struct(
     [
-        ("content", _TEXT), ("country", _TEXT), ("hashed_ip", _TEXT), ("header", _HEADER), ("language", _TEXT),
-        ("redacted", _FLAG), ("role", _TEXT), ("state", _TEXT), ("timestamp", _WHEN), ("toxic", _FLAG),
+        ("content", _TEXT),
+        ("country", _TEXT),
+        ("hashed_ip", _TEXT),
+        ("header", _HEADER),
+        ("language", _TEXT),
+        ("redacted", _FLAG),
+        ("role", _TEXT),
+        ("state", _TEXT),
+        ("timestamp", _WHEN),
+        ("toxic", _FLAG),
         ("turn_identifier", pa.int64()),
     ]
-)  # fmt: skip
+)
 _KINDS = ("harassment", "harassment/threatening", "hate", "hate/threatening", "self-harm", "sexual", "violence")
 _MODERATION = pa.struct(
     [
@@ -28,19 +36,34 @@ _MODERATION = pa.struct(
 _DETOXIFY = pa.struct([(kind, pa.float64()) for kind in ("identity_attack", "insult", "obscene", "toxicity")])
 WILDCHAT = pa.schema(
     [
-        ("conversation_hash", _TEXT), ("model", _TEXT), ("timestamp", _WHEN), ("conversation", pa.list_(_TURN)),
-        ("turn", pa.int64()), ("language", _TEXT), ("openai_moderation", pa.list_(_MODERATION)),
-        ("detoxify_moderation", pa.list_(_DETOXIFY)), ("toxic", _FLAG), ("redacted", _FLAG), ("state", _TEXT),
-        ("country", _TEXT), ("hashed_ip", _TEXT), ("header", _HEADER),
+        ("conversation_hash", _TEXT),
+        ("model", _TEXT),
+        ("timestamp", _WHEN),
+        ("conversation", pa.list_(_TURN)),
+        ("turn", pa.int64()),
+        ("language", _TEXT),
+        ("openai_moderation", pa.list_(_MODERATION)),
+        ("detoxify_moderation", pa.list_(_DETOXIFY)),
+        ("toxic", _FLAG),
+        ("redacted", _FLAG),
+        ("state", _TEXT),
+        ("country", _TEXT),
+        ("hashed_ip", _TEXT),
+        ("header", _HEADER),
     ]
-)  # fmt: skip
+)
 _PLAIN_TURNS = pa.list_(pa.struct([("content", _TEXT), ("role", _TEXT)]))
 LMSYS = pa.schema(
     [
-        ("conversation_id", _TEXT), ("model", _TEXT), ("conversation", _PLAIN_TURNS), ("turn", pa.int64()),
-        ("language", _TEXT), ("openai_moderation", pa.list_(_MODERATION)), ("redacted", _FLAG),
+        ("conversation_id", _TEXT),
+        ("model", _TEXT),
+        ("conversation", _PLAIN_TURNS),
+        ("turn", pa.int64()),
+        ("language", _TEXT),
+        ("openai_moderation", pa.list_(_MODERATION)),
+        ("redacted", _FLAG),
     ]
-)  # fmt: skip
+)
 
 
 def turns_of(*texts):
@@ -70,10 +93,37 @@ def wildchat(number, *texts, **changes):
 
 
 WORDS = (
-    "river", "harbour", "lantern", "copper", "winter", "orchard", "signal", "museum", "railway", "pepper", "violin",
-    "basket", "desert", "engine", "forest", "mirror", "planet", "quarry", "saddle", "temple", "umbrella", "valley",
-    "window", "yellow", "anchor", "bridge", "candle", "dragon", "eagle", "falcon",
-)  # fmt: skip
+    "river",
+    "harbour",
+    "lantern",
+    "copper",
+    "winter",
+    "orchard",
+    "signal",
+    "museum",
+    "railway",
+    "pepper",
+    "violin",
+    "basket",
+    "desert",
+    "engine",
+    "forest",
+    "mirror",
+    "planet",
+    "quarry",
+    "saddle",
+    "temple",
+    "umbrella",
+    "valley",
+    "window",
+    "yellow",
+    "anchor",
+    "bridge",
+    "candle",
+    "dragon",
+    "eagle",
+    "falcon",
+)
 
 
 def prompt(number):

@@ -9,11 +9,11 @@ import pytest
 from prep_cases import TINY_TOKENIZER, prompt, turns_of, write
 
 from datasets_prep import tag, validate
-from datasets_prep.decontaminate import evaluation_prompts
+from datasets_prep.filters.decontaminate import evaluation_prompts
 from datasets_prep.prepare import main
-from datasets_prep.reading import numbered_rows
-from datasets_prep.row_checks import DatasetError
-from open_instruct.dataset_rows import load_dataset_mixer
+from datasets_prep.reading.units import numbered_rows
+from flip_plugin.rows.checks import DatasetError
+from open_instruct.data.rows import load_dataset_mixer
 
 ROWS = [
     {"messages": turns_of(prompt(number)), "ground_truth": prompt(number), "dataset": "general-flip"}

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from prep_cases import LMSYS, TINY_TOKENIZER, WILDCHAT, prompt, read_rows, turns_of, wildchat, write
 
-from datasets_prep.decontaminate import Decontaminator
-from datasets_prep.filters import Malformed, cut_turns
-from datasets_prep.languages import Detector, language_name
+from datasets_prep.filters.decontaminate import Decontaminator
+from datasets_prep.filters.languages import Detector, language_name
+from datasets_prep.filters.rules import Malformed, cut_turns
+from datasets_prep.filters.text import normalise, prompt_text, sampling_key
 from datasets_prep.prepare import main
-from datasets_prep.reading import plan_units, read_unit
-from datasets_prep.row_checks import DatasetError
-from datasets_prep.sources import SOURCES
-from datasets_prep.text import normalise, prompt_text, sampling_key
+from datasets_prep.reading.sources import SOURCES
+from datasets_prep.reading.units import plan_units, read_unit
+from flip_plugin.rows.checks import DatasetError
 
 
 def prepared(tmp_path, file, *options, source="wildchat", **changes):
@@ -74,8 +74,14 @@ def test_the_same_rows_from_every_format(tmp_path, suffix):
     assert len(rows) == 2 and all(set(row) == {"messages", "ground_truth", "dataset"} for row in rows)
     assert {row["dataset"] for row in rows} == {"general-flip"}
     assert left_out(card) == {
-        "language": 2, "toxic": 1, "redacted": 1, "empty": 2, "too_short": 1, "too_long": 1, "exact_duplicates": 1,
-    }  # fmt: skip
+        "language": 2,
+        "toxic": 1,
+        "redacted": 1,
+        "empty": 2,
+        "too_short": 1,
+        "too_long": 1,
+        "exact_duplicates": 1,
+    }
     assert card["read"] == 11 and card["steps"][-1]["left"] == card["rows"] == 2
     text = (tmp_path / "out" / "card.md").read_text()
     assert "| toxic, by the source's label | 1 | 8 |" in text and str(tmp_path) not in text
@@ -191,11 +197,21 @@ def test_lmsys_rows(tmp_path):
     def row(number, text, flagged=False, **changes):
         turns = turns_of(text, "Fine.")
         moderation = [{"flagged": False}, {"flagged": flagged}]
-        return {"conversation_id": f"{number}", "conversation": turns, "turn": 1, "language": "English",
-                "openai_moderation": moderation, "redacted": False} | changes  # fmt: skip
+        return {
+            "conversation_id": f"{number}",
+            "conversation": turns,
+            "turn": 1,
+            "language": "English",
+            "openai_moderation": moderation,
+            "redacted": False,
+        } | changes
 
-    rows = [row(1, "Write about a river today."), row(2, "Write about a lake today.", flagged=True),
-            row(3, "Write about NAME_1 and a lake.", redacted=True), row(4, "x", openai_moderation=None)]  # fmt: skip
+    rows = [
+        row(1, "Write about a river today."),
+        row(2, "Write about a lake today.", flagged=True),
+        row(3, "Write about NAME_1 and a lake.", redacted=True),
+        row(4, "x", openai_moderation=None),
+    ]
     for file in (write(tmp_path / "a.parquet", rows, LMSYS), write(tmp_path / "b.jsonl", rows)):
         found, card = prepared(tmp_path, file, "--keep_id", "--overwrite", source="lmsys")
         assert left_out(card) == {"toxic": 2, "redacted": 1}
@@ -203,9 +219,15 @@ def test_lmsys_rows(tmp_path):
 
 
 def test_ultrafeedback_prompts_have_their_language_detected(tmp_path):
-    rows = [{"source": "evol_instruct", "instruction": text, "completions": [{"response": "x"}]} for text in (
-        "Explain how a bill becomes law in a parliament.", "Erkläre, wie ein Gesetz im Parlament entsteht.",
-        "WHY IS THE SKY BLUE AT NOON?", "请解释一下法律是如何制定的。")]  # fmt: skip
+    rows = [
+        {"source": "evol_instruct", "instruction": text, "completions": [{"response": "x"}]}
+        for text in (
+            "Explain how a bill becomes law in a parliament.",
+            "Erkläre, wie ein Gesetz im Parlament entsteht.",
+            "WHY IS THE SKY BLUE AT NOON?",
+            "请解释一下法律是如何制定的。",
+        )
+    ]
     found, card = prepared(tmp_path, write(tmp_path / "a.jsonl", rows), source="ultrafeedback")
     assert {row["ground_truth"] for row in found} == {rows[0]["instruction"], rows[2]["instruction"]}
     assert left_out(card) == {"language_detected": 2}
@@ -293,7 +315,7 @@ def test_a_named_data_set_is_its_splits_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     write(tmp_path / "someone" / "chats" / "data" / "train-00000-of-00001.parquet", ROWS, WILDCHAT)
     write(tmp_path / "someone" / "chats" / "data" / "test-00000-of-00001.parquet", [wildchat(50)], WILDCHAT)
-    from datasets_prep import sources
+    from datasets_prep.reading import sources
 
     files = sources.hub_files("someone/chats", "train")
     assert [Path(file).name for file in files] == ["train-00000-of-00001.parquet"]

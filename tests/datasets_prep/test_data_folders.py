@@ -8,8 +8,8 @@ import pytest
 from prep_cases import read_rows, turns_of, write
 
 from datasets_prep import tag, validate
-from datasets_prep.files import write_all
-from datasets_prep.row_checks import DatasetError
+from datasets_prep.writing.files import write_all
+from flip_plugin.rows.checks import DatasetError
 
 
 def row(text="Write a haiku.", **changes):

@@ -9,9 +9,9 @@ import pytest
 from prep_cases import LMSYS, TINY_TOKENIZER, prompt, read_rows, turns_of, wildchat, write
 
 from datasets_prep.prepare import main
-from datasets_prep.reading import numbered_rows, plan_units, read_unit
-from datasets_prep.row_checks import DatasetError
-from datasets_prep.sources import SOURCES
+from datasets_prep.reading.sources import SOURCES
+from datasets_prep.reading.units import numbered_rows, plan_units, read_unit
+from flip_plugin.rows.checks import DatasetError
 
 
 def command(output, files, *options):
@@ -53,14 +53,16 @@ MIXED = [
 @pytest.mark.parametrize("rows_of_batch", [1, 2, 1024])
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_row_without_a_label_does_not_depend_on_its_neighbours(tmp_path, monkeypatch, rows_of_batch, order):
-    monkeypatch.setattr("datasets_prep.reading_json.BATCH_ROWS", rows_of_batch)
+    monkeypatch.setattr("datasets_prep.reading.json_files.BATCH_ROWS", rows_of_batch)
     file = write(tmp_path / "rows.jsonl", MIXED[::order])
     names, card = prepared(tmp_path / "out", [file], "--unit_rows", str(rows_of_batch))
     assert names == {"bare", "clean", "moderated", "called english"}
     assert left_out(card) == {"language": 2, "toxic": 3, "redacted": 1, "language_detected": 1}
     assert {label: found["rows"] for label, found in card["unlabelled"].items()} == {
-        "language": 7, "toxic": 6, "redacted": 9,
-    }  # fmt: skip
+        "language": 7,
+        "toxic": 6,
+        "redacted": 9,
+    }
 
 
 def test_the_card_says_which_files_lack_labels(tmp_path):
@@ -106,7 +108,7 @@ def test_files_of_one_name_are_told_apart_without_their_other_folders(tmp_path):
 @pytest.mark.parametrize("first", [turns_of(prompt(1), "Fine."), prompt(1)], ids=["turns", "text"])
 @pytest.mark.parametrize("turns", ["first", "full"])
 def test_a_batch_none_of_whose_rows_has_the_language(tmp_path, monkeypatch, first, turns):
-    monkeypatch.setattr("datasets_prep.reading_parquet.BATCH_ROWS", 2)
+    monkeypatch.setattr("datasets_prep.reading.parquet.BATCH_ROWS", 2)
     other = {"id": "other", "messages": first, "language": "German"}
     rows = [other, other, {"id": "good", "messages": first, "language": "English"}, other, other]
     names, card = prepared(tmp_path / "out", [write(tmp_path / "rows.parquet", rows)], "--turns", turns)
@@ -184,8 +186,13 @@ def test_what_a_malformed_row_holds_is_told_here_and_not_published(tmp_path, cap
 
 def test_defects_in_an_array_and_of_a_moderation(tmp_path, capsys):
     def one(number, **changes):
-        return {"conversation_id": f"{number}", "conversation": turns_of(prompt(number)), "language": "English",
-                "openai_moderation": [{"flagged": False}], "redacted": False} | changes  # fmt: skip
+        return {
+            "conversation_id": f"{number}",
+            "conversation": turns_of(prompt(number)),
+            "language": "English",
+            "openai_moderation": [{"flagged": False}],
+            "redacted": False,
+        } | changes
 
     rows = [one(1), 7, one(2, openai_moderation={"flagged": False}), one(3, openai_moderation=[None]), one(4)]
     file = tmp_path / "rows.json"
@@ -193,8 +200,9 @@ def test_defects_in_an_array_and_of_a_moderation(tmp_path, capsys):
     names, card = prepared(tmp_path / "out", [file], "--skip_malformed", source="lmsys")
     assert names == {"1", "4"} and left_out(card) == {"toxic": 1, "malformed": 2}
     assert [text.partition(":")[0] for text in card["malformed_examples"]] == [
-        "rows.json, row 2", "rows.json, row 3, openai_moderation",
-    ]  # fmt: skip
+        "rows.json, row 2",
+        "rows.json, row 3, openai_moderation",
+    ]
     # The same row as Parquet: a null among moderations is no clean bill there either.
     parquet = write(tmp_path / "rows.parquet", [rows[0], rows[3]], LMSYS)
     assert prepared(tmp_path / "two", [parquet], source="lmsys")[0] == {"1"}

@@ -12,10 +12,10 @@ import time
 import pytest
 from prep_cases import TINY_TOKENIZER, WILDCHAT, WORDS, prompt, read_rows, wildchat, write
 
-from datasets_prep.dedup import KeptPrompts, shingles, signatures
+from datasets_prep.filters.dedup import KeptPrompts, shingles, signatures
+from datasets_prep.filters.text import normalise, sampling_key
 from datasets_prep.prepare import main
-from datasets_prep.sampling import Drawing
-from datasets_prep.text import normalise, sampling_key
+from datasets_prep.writing.sampling import Drawing
 
 
 def command(data, output, *options):
@@ -104,7 +104,7 @@ def test_the_sample_depends_on_seed_and_texts_alone(tmp_path, monkeypatch):
     random.Random(3).shuffle(rows)
     files = [write(tmp_path / "many" / f"{n}.parquet", rows[n::7], WILDCHAT, row_group_size=9) for n in range(7)]
     options = ("--num_prompts", "150", "--keep_id", "--unit_rows", "20")
-    monkeypatch.setattr("datasets_prep.sampling.SLICE_ROWS", 37)
+    monkeypatch.setattr("datasets_prep.writing.sampling.SLICE_ROWS", 37)
     assert prepare(files[::-1], tmp_path / "o2", *options) == one
     other = prepare(files, tmp_path / "o4", *options, "--seed", "2")
     ids = [{row["id"] for row in map(json.loads, text.splitlines())} for text in (one, other)]

@@ -9,10 +9,13 @@ from prep_cases import TINY_TOKENIZER, prompt, read_rows, wildchat, write
 
 from datasets_prep import tag, validate
 from datasets_prep.prepare import main as prepare
-from datasets_prep.settings import dataset_of
 from datasets_prep.tiny_world.rows import make_rows
-from open_instruct.dataset_transformation import DatasetError, get_tokenizer, load_dataset_mixer, prepare_dataset
-from open_instruct.ground_truth_utils import build_all_verifiers
+from flip_plugin.rows.checks import DatasetError
+from flip_plugin.rows.verifiers import dataset_of
+from open_instruct.data.rows import load_dataset_mixer
+from open_instruct.data.templates import get_tokenizer
+from open_instruct.data.transform import prepare_dataset
+from open_instruct.rewards.registry import build_all_verifiers
 
 
 def row(text="Write a haiku.", **changes):
@@ -32,8 +35,11 @@ def without_tag(rows):
 
 def test_judge_types_are_names_of_data_sets():
     assert [dataset_of(name) for name in ("flip", "general-flip", "Quality", "mine")] == [
-        "general-flip", "general-flip", "general-quality", "general-mine",
-    ]  # fmt: skip
+        "general-flip",
+        "general-flip",
+        "general-quality",
+        "general-mine",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -62,8 +68,10 @@ def test_other_verifiers_keep_their_rows(tmp_path):
     file = write(tmp_path / "a.jsonl", rows)
     tag.tag(str(file), tmp_path / "b.jsonl", "general-quality")
     assert [found["dataset"] for found in read_rows(tmp_path / "b.jsonl")] == [
-        "general-quality", "gsm8k", ["general-quality", "ifeval"],
-    ]  # fmt: skip
+        "general-quality",
+        "gsm8k",
+        ["general-quality", "ifeval"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,9 +163,13 @@ CASES = {
 def words_of_trainer(path, known):
     with pytest.raises(DatasetError) as caught:
         prepare_dataset(
-            [str(path), "1.0"], ["train"], get_tokenizer(TINY_TOKENIZER),
-            max_prompt_token_length=500, known_verifiers=known, seed=1,
-        )  # fmt: skip
+            [str(path), "1.0"],
+            ["train"],
+            get_tokenizer(TINY_TOKENIZER),
+            max_prompt_token_length=500,
+            known_verifiers=known,
+            seed=1,
+        )
     return str(caught.value)
 
 
@@ -216,8 +228,13 @@ def test_the_command_names_row_and_reason(tmp_path, capsys):
 
 def test_a_label_that_is_no_turn_is_told_but_passes(tmp_path, capsys):
     system = [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "Hi there."}]
-    rows = [row(), row(ground_truth="Something else."), row(messages=system, ground_truth="Rhyme."),
-            row(messages=system, ground_truth="Hi there."), row(dataset="string_f1", ground_truth="Paris")]  # fmt: skip
+    rows = [
+        row(),
+        row(ground_truth="Something else."),
+        row(messages=system, ground_truth="Rhyme."),
+        row(messages=system, ground_truth="Hi there."),
+        row(dataset="string_f1", ground_truth="Paris"),
+    ]
     path = write(tmp_path / "rows.jsonl", rows)
     assert validate.main([str(path)]) == 0
     assert "the ground_truth of 1 rows is no turn of their messages: 2" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from datasets_prep.tiny_world.eval_sets import (
     rewardbench2_features,
     rewardbench2_rows,
 )
-from datasets_prep.tiny_world.language import (
+from datasets_prep.tiny_world.language.grammar import (
     constraints_satisfied,
     draw_from_split,
     parse_instruction,
@@ -24,7 +24,7 @@ from datasets_prep.tiny_world.language import (
     split_of,
     write_response,
 )
-from datasets_prep.tiny_world.variants import draw_candidates, some_errors, write_with
+from datasets_prep.tiny_world.language.variants import draw_candidates, some_errors, write_with
 from datasets_prep.tiny_world.wildchat_sample import wildchat_features, wildchat_rows
 
 
@@ -86,9 +86,17 @@ def test_rows_have_the_schema_of_rewardbench2_and_load(rows, tmp_path):
     )
     assert loaded.features == rewardbench2_features()
     assert list(loaded.features) == [
-        "id", "prompt", "chosen", "rejected", "num_correct", "num_incorrect", "total_completions", "models", "subset",
+        "id",
+        "prompt",
+        "chosen",
+        "rejected",
+        "num_correct",
+        "num_incorrect",
+        "total_completions",
+        "models",
+        "subset",
         "additional_metadata",
-    ]  # fmt: skip
+    ]
     assert loaded.to_list() == rows
 
 
@@ -193,7 +201,10 @@ def test_the_command_writes_all_sets(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["rows"] == {"rewardbench2": 12, "wildchat": 5, "best_of_n": 3}
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "best_of_n.jsonl", "rewardbench2.jsonl", "rewardbench2.parquet", "wildchat.parquet",
-    ]  # fmt: skip
+        "best_of_n.jsonl",
+        "rewardbench2.jsonl",
+        "rewardbench2.parquet",
+        "wildchat.parquet",
+    ]
     prompts = [json.loads(line) for line in (tmp_path / "best_of_n.jsonl").read_text().splitlines()]
     assert all(constraints_satisfied(row["ground_truth"], row["prompt"]) < 1 for row in prompts)

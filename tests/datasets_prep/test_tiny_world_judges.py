@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from datasets_prep.tiny_world.build_judges import DEFAULT_OUTPUT, SIZES, TRAINED_ON, streams
-from datasets_prep.tiny_world.judge_examples import (
+from datasets_prep.tiny_world.language.grammar import parse_instruction, split_of
+from datasets_prep.tiny_world.training.judge_examples import (
     flip_stream,
     listwise_messages,
     listwise_reply,
@@ -25,12 +26,11 @@ from datasets_prep.tiny_world.judge_examples import (
     pointwise_reply,
     pointwise_stream,
 )
-from datasets_prep.tiny_world.judge_report import Item, evaluate_judge, held_out_items, picked
-from datasets_prep.tiny_world.language import parse_instruction, split_of
-from flip_plugin.baselines import ListwiseJudge, PairwiseJudge
-from flip_plugin.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
-from flip_plugin.prompts import PromptSet
-from flip_plugin.target import Target
+from datasets_prep.tiny_world.training.judge_report import Item, evaluate_judge, held_out_items, picked
+from flip_plugin.prompts.target import Target
+from flip_plugin.prompts.templates import PromptSet
+from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
+from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge
 
 INSTRUCTION = (
     "Write a gloomy poem about honey bees for old sailors: two sentences, mention the anchor, end with a warm thanks."
@@ -144,9 +144,14 @@ def test_shipped_files_are_complete_and_small(report):
     for name, (layers, hidden) in SIZES.items():
         folder = DEFAULT_OUTPUT / name
         assert {file.name for file in folder.iterdir()} == {
-            "config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-            "chat_template.jinja", "build_report.json",
-        }  # fmt: skip
+            "config.json",
+            "model.safetensors",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+            "build_report.json",
+        }
         config = json.loads((folder / "config.json").read_text())
         assert (config["num_hidden_layers"], config["hidden_size"]) == (layers, hidden)
         assert config["tie_word_embeddings"] is False and config["dtype"] == "bfloat16"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from datasets_prep.tiny_world.language import (
+from datasets_prep.tiny_world.language.grammar import (
     MAX_RESPONSE_CHARS,
     SPLITS,
     constraints_satisfied,
@@ -19,7 +19,7 @@ from datasets_prep.tiny_world.language import (
     split_of,
     write_response,
 )
-from datasets_prep.tiny_world.vocabulary import ATTRIBUTES, SURFACES, VALUES
+from datasets_prep.tiny_world.language.vocabulary import ATTRIBUTES, SURFACES, VALUES
 
 INSTRUCTION = (
     "Write a gloomy letter about honey bees for old sailors: two sentences, mention the lantern, end with a "

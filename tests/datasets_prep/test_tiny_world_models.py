@@ -14,16 +14,16 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from datasets_prep.tiny_world import training
 from datasets_prep.tiny_world.build import DEFAULT_OUTPUT, TRAINED_ON
-from datasets_prep.tiny_world.examples import corpus, flip_examples, pointwise_examples, pointwise_score
-from datasets_prep.tiny_world.language import draw_attributes, render_instruction, shown, write_response
-from datasets_prep.tiny_world.models import make_model
-from datasets_prep.tiny_world.report import correlations, evaluate, ranks, reply_field
-from datasets_prep.tiny_world.sampling import sample
-from datasets_prep.tiny_world.tokenizer import chat_text, train_tokenizer
-from datasets_prep.tiny_world.training import common_prefix, encode, reply_loss, train
-from flip_plugin.prompts import PromptSet
+from datasets_prep.tiny_world.language.grammar import draw_attributes, render_instruction, shown, write_response
+from datasets_prep.tiny_world.training import trainer as training
+from datasets_prep.tiny_world.training.examples import corpus, flip_examples, pointwise_examples, pointwise_score
+from datasets_prep.tiny_world.training.model import make_model
+from datasets_prep.tiny_world.training.report import correlations, evaluate, ranks, reply_field
+from datasets_prep.tiny_world.training.sampling import sample
+from datasets_prep.tiny_world.training.tokenizer import chat_text, train_tokenizer
+from datasets_prep.tiny_world.training.trainer import common_prefix, encode, reply_loss, train
+from flip_plugin.prompts.templates import PromptSet
 
 QUESTION = [{"role": "user", "content": "Hello"}]
 
@@ -166,9 +166,13 @@ def test_shipped_files_are_complete_and_small():
     for name in ("policy", "judge"):
         files = {file.name for file in (DEFAULT_OUTPUT / name).iterdir()}
         assert files >= {
-            "config.json", "model.safetensors", "generation_config.json",
-            "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-        }  # fmt: skip
+            "config.json",
+            "model.safetensors",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        }
         config = json.loads((DEFAULT_OUTPUT / name / "config.json").read_text())
         assert config["model_type"] == "qwen3"
         assert config["tie_word_embeddings"] is False  # vLLM on a CPU keeps a tied head's old copy

@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 
-from datasets_prep.tiny_world.examples import flip_examples, pointwise_examples, policy_examples
-from datasets_prep.tiny_world.language import parse_instruction, split_of
+from datasets_prep.tiny_world.language.grammar import parse_instruction, split_of
 from datasets_prep.tiny_world.rows import main, make_rows, write_jsonl
-from flip_plugin.prompts import PromptSet
+from datasets_prep.tiny_world.training.examples import flip_examples, pointwise_examples, policy_examples
+from flip_plugin.prompts.templates import PromptSet
 
 
 def split_in(instruction):

@@ -3,7 +3,7 @@
 import pytest
 
 from datasets_prep.tiny_world.verifier import ConstraintsVerifier
-from open_instruct.ground_truth_utils import VerifierFunction
+from open_instruct.verifiers.base import VerifierFunction
 
 INSTRUCTION = (
     "Write a gloomy letter about honey bees for old sailors: two sentences, mention the lantern, end with a "

@@ -13,9 +13,10 @@ import psutil
 import pytest
 from tiny_run import shared_memory_files, tagged_processes, tiny_flags
 
-from flip_plugin.records import read_calls
-from flip_plugin.serving import JudgeServer, ServerOptions
-from open_instruct.checkpoints import step_folders
+from flip_plugin.judge.call_log import read_calls
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
+from open_instruct.state.checkpoints import step_folders
 
 pytestmark = pytest.mark.slow
 
@@ -236,8 +237,17 @@ def outside_judge():
             message = {"role": "assistant", "content": reply}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-            self.answer(200, {"id": "1", "object": "chat.completion", "created": 1, "model": "words",
-                              "choices": [choice], "usage": usage})  # fmt: skip
+            self.answer(
+                200,
+                {
+                    "id": "1",
+                    "object": "chat.completion",
+                    "created": 1,
+                    "model": "words",
+                    "choices": [choice],
+                    "usage": usage,
+                },
+            )
 
         def log_message(self, *args):
             pass

@@ -16,7 +16,9 @@ import pytest
 from tiny_run import JUDGE, tiny_flags
 
 from flip_plugin import FlipReward
-from flip_plugin.serving import JudgePool, JudgeServer, JudgeServerError, ServerOptions
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.pool import JudgePool
+from flip_plugin.serving.server import JudgeServer, JudgeServerError
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def _perfect_responses(count):
     """Rows with a response that does all that its instruction asks for."""
     import random
 
-    from datasets_prep.tiny_world.language import parse_instruction, write_response
+    from datasets_prep.tiny_world.language.grammar import parse_instruction, write_response
     from datasets_prep.tiny_world.rows import make_rows
 
     rng = random.Random(0)

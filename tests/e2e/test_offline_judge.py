@@ -7,12 +7,13 @@ import random
 import pytest
 from tiny_run import JUDGE
 
-from datasets_prep.tiny_world.language import corrupt, draw_from_split, render_instruction, write_response
-from flip_plugin.evals.items import METHODS, EvalItem
-from flip_plugin.evals.methods import make_method
-from flip_plugin.evals.offline import OfflineClient, OfflineEngine
-from flip_plugin.judge import JudgeClient
-from flip_plugin.serving import JudgeServer, ServerOptions
+from datasets_prep.tiny_world.language.grammar import corrupt, draw_from_split, render_instruction, write_response
+from flip_plugin.evals.judges.methods import make_method
+from flip_plugin.evals.judges.offline import OfflineClient, OfflineEngine
+from flip_plugin.evals.records.items import METHODS, EvalItem
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
 
 OPTIONS = ServerOptions(str(JUDGE), on_cpu=True, max_num_seqs=64, kv_cache_memory_bytes=2**28)
 TOO_LONG = [{"role": "user", "content": "a lantern and a pillow " * 2000}]

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from tiny_run import JUDGE
 
-from flip_plugin.judge import JudgeClient
-from flip_plugin.serving import JudgeServer, ServerOptions
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
 
 WORDS = "write a short cheerful poem about the sea for children and end it with a question . "
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_run import POLICY, shared_memory_files, tiny_flags
 
 from flip_plugin import f1_score
-from flip_plugin.records import read_calls
+from flip_plugin.judge.call_log import read_calls
 
 
 def read(path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_run import POLICY, TAG
 
-from open_instruct.config import Args
-from open_instruct.rl_utils import TrainingSample, pack_samples
+from open_instruct.config.args import Args
+from open_instruct.learner.packing import TrainingSample, pack_samples
 
 
 @pytest.fixture(scope="module")
@@ -15,14 +15,19 @@ def actors():
     os.environ["RAY_enable_worker_prestart"] = "0"  # noqa: SIM112  (Ray's own spelling)
     os.environ.pop(TAG, None)
     ray = pytest.importorskip("ray")
-    from open_instruct.engine_pool import DirectEngines
-    from open_instruct.learner import create_learners
-    from open_instruct.vllm_utils import EngineOptions, create_vllm_engines
+    from open_instruct.engines.engine import EngineOptions, create_vllm_engines
+    from open_instruct.engines.pool import DirectEngines
+    from open_instruct.learner.actor import create_learners
 
     args = Args(
-        model_name_or_path=str(POLICY), learning_rate=5e-2, beta=0.0, total_episodes=1000,
-        num_unique_prompts_rollout=2, num_samples_per_prompt_rollout=2, per_device_train_batch_size=4,
-    )  # fmt: skip
+        model_name_or_path=str(POLICY),
+        learning_rate=5e-2,
+        beta=0.0,
+        total_episodes=1000,
+        num_unique_prompts_rollout=2,
+        num_samples_per_prompt_rollout=2,
+        per_device_train_batch_size=4,
+    )
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     options = EngineOptions(
         str(POLICY),
@@ -71,7 +76,7 @@ def test_engine_agrees_with_the_learner_after_a_step(actors):
 
 @pytest.mark.timeout(120)
 def test_sampled_logprobs_are_those_of_the_synced_weights(actors):
-    from open_instruct.data_types import SamplingConfig
+    from open_instruct.data.types import SamplingConfig
 
     ray, engine, learner = actors
     prompt = list(range(10, 30))

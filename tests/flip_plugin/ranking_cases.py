@@ -3,7 +3,7 @@
 import json
 import re
 
-from flip_plugin.baselines import ListwiseJudge, PairwiseJudge
+from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge
 
 ASKED = "Name a colour"
 OVERFLOW = (400, "maximum context length is 10 tokens")

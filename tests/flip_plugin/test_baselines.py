@@ -8,12 +8,12 @@ import re
 import pytest
 from ranking_cases import ASKED, OVERFLOW, blocks, both, listwise, names, pairwise, prefers, user
 
-from flip_plugin.baselines import PairwiseJudge, PointwiseJudge, shared_room
-from flip_plugin.judge import JudgeClient
-from flip_plugin.prompts import PromptError
-from flip_plugin.ranking import RankResult, rank_by_scores
-from flip_plugin.records import FIELDS, read_calls
-from flip_plugin.reward import FlipReward, estimate_tokens
+from flip_plugin.judge.call_log import FIELDS, read_calls
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.prompts.templates import PromptError
+from flip_plugin.reward.flip import FlipReward, estimate_tokens
+from flip_plugin.reward.llm_judges import PairwiseJudge, PointwiseJudge, shared_room
+from flip_plugin.reward.ranking import RankResult, rank_by_scores
 
 
 @pytest.mark.parametrize("make", [listwise, pairwise])

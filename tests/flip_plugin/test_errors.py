@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flip_plugin.errors import Failure, classify
-from flip_plugin.judge import JudgeClient, import_litellm
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.judge.errors import Failure, classify
+from flip_plugin.judge.litellm_setup import import_litellm
 
 ASK = [{"role": "user", "content": "hello"}]
 MESSAGE = {"role": "assistant", "content": "hi"}
@@ -18,7 +19,7 @@ WHOLE = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "ch
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
 
 
 def client(base, model="hosted_vllm/m", **given):
@@ -81,7 +82,7 @@ BROKEN = {
 } | {
     str(status): ((status, "no"), "bad_request")
     for status in (400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 418, 422, 425, 431, 451)
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")

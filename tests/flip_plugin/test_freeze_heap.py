@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from flip_plugin.processes import freeze_heap
+from flip_plugin.serving.processes import freeze_heap
 
 
 class Knot:

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from flip_plugin.judge import JudgeClient, import_litellm, run_sync
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.judge.event_loop import run_sync
+from flip_plugin.judge.litellm_setup import import_litellm
 
 ASK = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
 
 
 def client(base, **given):
@@ -332,6 +334,9 @@ def test_nothing_is_said_at_the_end_of_a_script(judge):
     }
     done = subprocess.run(
         [sys.executable, "-c", QUIET, judge.base],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

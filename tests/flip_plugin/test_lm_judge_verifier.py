@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from flip_plugin.prompts import PromptSet
-from open_instruct import judge_utils
-from open_instruct.ground_truth_utils import LMJudgeVerifier, LMJudgeVerifierConfig
-from open_instruct.judge_utils import JudgeSpec, judge_specs
+from flip_plugin.prompts.templates import PromptSet
+from open_instruct.rewards import judge_types as judge_utils
+from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
+from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
 
 
 def why_and_mark(content):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_plugin.echo import echo_share
-from flip_plugin.metrics import f1_score, normalize_answer, rouge_l, unicode_f1
+from flip_plugin.text.echo import echo_share
+from flip_plugin.text.similarity import f1_score, normalize_answer, rouge_l, unicode_f1
 
 PIECES = ["a", "the", "An", "poem", "Sea", "2+2", "a’s", "a’the’an", "“the", "_a_", "the-the", "\u00a0", "İ", "ß", "Σ"]
 CHARACTERS = st.characters(categories=None)  # halves of surrogate pairs as well

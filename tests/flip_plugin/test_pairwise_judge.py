@@ -3,7 +3,7 @@
 import pytest
 from ranking_cases import ASKED, both, pairwise, prefers
 
-from flip_plugin.ranking import Comparison, best_of, count_circles, first_wins, position_consistency, win_shares
+from flip_plugin.reward.ranking import Comparison, best_of, count_circles, first_wins, position_consistency, win_shares
 
 
 async def test_pairwise_asks_every_pair_in_both_orders(judge):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_plugin.parsing import parse_flip_reply
+from flip_plugin.replies.parsing import parse_flip_reply
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "parser_fuzz.py"
 spec = importlib.util.spec_from_file_location("parser_fuzz", PATH)

@@ -4,16 +4,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flip_plugin.mending import mend
-from flip_plugin.parsing import (
+from flip_plugin.replies.parsing import (
     _NO_ANSWER,
     LONGEST_REPLY,
-    after_thinking,
     parse_best_index,
     parse_better,
     parse_flip_reply,
     parse_score_reply,
 )
+from flip_plugin.replies.repair import mend
+from flip_plugin.text.reasoning import after_thinking
 
 GOOD = json.dumps({"REASONING": "because", "INFERRED INSTRUCTION": "Write it"})
 REASONING = 'It says "seven", it\'s {short}'

@@ -10,12 +10,12 @@ import threading
 import pytest
 
 from flip_plugin.cli import main
-from flip_plugin.echo import echo_share, penalty, strip_echo
-from flip_plugin.parsing import parse_flip_reply
-from flip_plugin.prompts import DEFAULT_FOLDER, PromptSet
-from flip_plugin.records import ReplyCache
-from flip_plugin.reward import FlipReward
-from flip_plugin.target import Target
+from flip_plugin.judge.cache import ReplyCache
+from flip_plugin.prompts.target import Target
+from flip_plugin.prompts.templates import DEFAULT_FOLDER, PromptSet
+from flip_plugin.replies.parsing import parse_flip_reply
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.text.echo import echo_share, penalty, strip_echo
 
 ASKED = "Write a haiku about autumn leaves in Kyoto"
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flip_plugin.prompts import DEFAULT_FOLDER, PromptError, PromptSet
+from flip_plugin.prompts.templates import DEFAULT_FOLDER, PromptError, PromptSet
 
 
 def test_messages_are_the_files_with_the_response_in():

@@ -9,10 +9,10 @@ import statistics
 
 import pytest
 
-from flip_plugin.metrics import f1_score, unicode_f1
-from flip_plugin.parsing import parse_flip_reply
-from flip_plugin.reward import FlipReward
-from flip_plugin.target import NoTarget, find_target, target_from_query
+from flip_plugin.prompts.target import NoTarget, find_target, target_from_query
+from flip_plugin.replies.parsing import parse_flip_reply
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.text.similarity import f1_score, unicode_f1
 
 TRUTH = "Write a haiku about autumn leaves"
 REPLY = {"REASONING": "short", "INFERRED INSTRUCTION": TRUTH}
@@ -122,7 +122,7 @@ def test_b12_b14_nothing_is_deleted_from_the_instruction(truth, reference):
 # C: a failed judgement is no reward.
 @pytest.mark.parametrize("answer", [(500, "down"), (400, "bad"), (401, "key"), "no JSON here", None])
 async def test_c1_failure_is_missing_not_zero(judge, answer, monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
     judge.answers = [answer]
     result = await FlipReward("hosted_vllm/m", judge.base, timeout=5).score(TRUTH, "Leaves fall")
     assert result.score is None  # the reference: 0.0

@@ -13,21 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from flip_plugin.judge import JudgeClient
-from flip_plugin.metrics import f1_score, get_similarity
-from flip_plugin.reward import FlipReward
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.reward.flip import FlipReward
+from flip_plugin.text.similarity import f1_score, get_similarity
 from flip_plugin.verifier import FlipVerifier
-from open_instruct.config import Args
-from open_instruct.data_loader import training_samples
-from open_instruct.data_types import Group, Sample, ScoredSample
-from open_instruct.ground_truth_utils import (
-    LMJudgeVerifierConfig,
-    RewardConfig,
-    UnknownVerifier,
-    check_verifier_names,
-)
-from open_instruct.rewards import JudgeFailure, check_invalid_share
-from open_instruct.rollout_metrics import group_metrics
+from open_instruct.config.args import Args
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.rewards.judge_verifier import LMJudgeVerifierConfig
+from open_instruct.rewards.registry import check_verifier_names
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.rewards.scorer import JudgeFailure, check_invalid_share
+from open_instruct.rollout.metrics import group_metrics
+from open_instruct.rollout.prep_actor import training_samples
+from open_instruct.verifiers.base import UnknownVerifier
 
 ROOT = Path(__file__).parents[2]
 TRUTH = "Write a haiku about autumn leaves"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flip_plugin.errors import Failure
-from flip_plugin.judge import JudgeClient
-from flip_plugin.replicas import ReplicaPool
+from flip_plugin.judge.client import JudgeClient
+from flip_plugin.judge.errors import Failure
+from flip_plugin.judge.replicas import ReplicaPool
 
 ASK = [{"role": "user", "content": "hello"}]
 REFUSED = Failure("connection", "refused", unreachable=True)
@@ -24,9 +24,9 @@ def client(base, **given):
 
 @pytest.fixture
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("flip_plugin.judge.LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setattr("flip_plugin.replicas.LONGEST_REST_S", 0.1)
+    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.client.LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr("flip_plugin.judge.replicas.LONGEST_REST_S", 0.1)
 
 
 @pytest.fixture

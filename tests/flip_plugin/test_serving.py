@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from flip_plugin import serve
 from flip_plugin.cli import main
-from flip_plugin.judge_server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
-from flip_plugin.processes import reserve_port, stop_child, tail
-from flip_plugin.server_options import ServerOptions
+from flip_plugin.commands import serve
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.processes import reserve_port, stop_child, tail
+from flip_plugin.serving.server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
 
 # Does at its n-th start what the n-th word of the file `plan` says, the last word from then on.
 STUB = """
@@ -277,7 +277,7 @@ def stub_pool(tmp_path_factory):
     import ray
     import ray.cloudpickle
 
-    from flip_plugin.serving import JudgePool
+    from flip_plugin.serving.pool import JudgePool
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     folder = tmp_path_factory.mktemp("pool")
@@ -312,7 +312,7 @@ def test_ray_restarts_a_killed_actor_and_the_url_stays(stub_pool):
 
 
 def test_a_port_in_use_is_named_before_a_replica_is_started(stub_pool, tmp_path):
-    from flip_plugin.serving import JudgePool
+    from flip_plugin.serving.pool import JudgePool
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -378,8 +378,8 @@ def test_what_became_of_a_replica_is_told_once():
 
 
 def test_replicas_on_their_nodes_addresses_have_ports_that_survive_a_restart():
-    from flip_plugin.server_options import NODE_ADDRESS
-    from flip_plugin.serving import _is_free, _reserve_ports
+    from flip_plugin.serving.options import NODE_ADDRESS
+    from flip_plugin.serving.pool import _is_free, _reserve_ports
 
     ports, keepers = _reserve_ports(ServerOptions("m", host=NODE_ADDRESS), 2)
     try:

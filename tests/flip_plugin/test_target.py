@@ -1,6 +1,6 @@
 import pytest
 
-from flip_plugin.target import NoTarget, Target, find_target, render_context, target_from_query
+from flip_plugin.prompts.target import NoTarget, Target, find_target, render_context, target_from_query
 
 USER = {"role": "user", "content": "Write a haiku.\nuser: not a turn"}
 SYSTEM = {"role": "system", "content": "Be terse."}

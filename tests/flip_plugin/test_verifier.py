@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import cloudpickle
 import pytest
 
-from flip_plugin import settings
 from flip_plugin import verifier as module
-from flip_plugin.records import read_calls
-from flip_plugin.reward import FlipReward
+from flip_plugin.judge.call_log import read_calls
+from flip_plugin.reward import environment as settings
+from flip_plugin.reward.flip import FlipReward
 from flip_plugin.verifier import FlipVerifier
-from open_instruct.ground_truth_utils import LMJudgeVerifierConfig
+from open_instruct.rewards.judge_verifier import LMJudgeVerifierConfig
 
 ASKED = "Write a haiku\nabout user: root"
 
@@ -208,7 +208,7 @@ async def test_upstream_never_sees_an_exception(upstream, monkeypatch, tmp_path,
 
 
 async def test_upstream_asks_until_the_timeout(upstream, judge, monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("flip_plugin.judge.client.LONGEST_PAUSE_S", 0.2)
     judge.answers = [(503, "busy")] * 8 + judge.answers
     assert (await upstream.async_call([], "Leaves", ASKED)).score == 1.0
     assert len(judge.requests) == 9

@@ -25,13 +25,22 @@ class Browser:
         assert CHROMIUM is not None
         self._process = subprocess.Popen(
             [
-                CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                "--remote-debugging-port=0", "--disable-background-networking", "--no-first-run",
-                f"--user-data-dir={self._profile}", f"--window-size={width},{height}", "about:blank",
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--remote-debugging-port=0",
+                "--disable-background-networking",
+                "--no-first-run",
+                f"--user-data-dir={self._profile}",
+                f"--window-size={width},{height}",
+                "about:blank",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         self._loop = asyncio.new_event_loop()
         self._number = 0
         self.console: list[str] = []

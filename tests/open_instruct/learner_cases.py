@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from open_instruct.config import Args
-from open_instruct.rl_utils import TrainingSample, pack_mini_batches
+from open_instruct.config.args import Args
+from open_instruct.learner.packing import TrainingSample, pack_mini_batches
 
 POLICY = str(Path(__file__).parents[2] / "datasets_prep/tiny_world/models/policy")
 PACK_LENGTH = 48
@@ -77,8 +77,8 @@ def make_learner(args: Args, rank: int = 0, port: int | None = None):
     """A learner, set up; torch's process group is made by the first one of a process."""
     from deepspeed.utils import groups
 
-    from flip_plugin.processes import free_port
-    from open_instruct.learner import PolicyTrainerRayProcess
+    from flip_plugin.serving.processes import free_port
+    from open_instruct.learner.actor import PolicyTrainerRayProcess
 
     # DeepSpeed makes the groups of --deepspeed_zpg once for a process, and a run has one policy in each.
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None

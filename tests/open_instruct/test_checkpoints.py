@@ -10,7 +10,8 @@ import zlib
 
 import pytest
 
-from open_instruct.checkpoints import (
+from flip_plugin.files.atomic import replace_folder
+from open_instruct.state.checkpoints import (
     MANIFEST,
     STEP_FILE,
     StateError,
@@ -21,10 +22,9 @@ from open_instruct.checkpoints import (
     keep_newest,
     mark_newest,
     newest_whole_state,
-    replace_folder,
     step_folders,
 )
-from open_instruct.learner_state import SummedFile
+from open_instruct.state.rank import SummedFile
 
 
 def write_state(states, step, world_size=2):
@@ -193,7 +193,7 @@ def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(tmp_path,
         renames.append(new)
         os.rename(old, new)
 
-    monkeypatch.setattr("open_instruct.checkpoints.os.replace", killed_at_the_second)
+    monkeypatch.setattr("open_instruct.state.checkpoints.os.replace", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         replace_folder(tmp_path / "new", tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint").exists()

@@ -13,15 +13,16 @@ import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
 from datasets_prep.tiny_world.verifier import ConstraintsVerifier
-from open_instruct.config import Args
-from open_instruct.data_loader import DataPreparationActor, initial_state
-from open_instruct.data_types import Sample
-from open_instruct.dataset_transformation import get_tokenizer
-from open_instruct.engine_pool import EngineSet
-from open_instruct.ground_truth_utils import RewardConfig, VerificationResult
-from open_instruct.prompt_stream import NoPromptsLeft, PromptOrder, PromptStream
-from open_instruct.rewards import JudgeFailure, RowScorer
-from open_instruct.turns import Turns
+from open_instruct.config.args import Args
+from open_instruct.data.prompt_stream import NoPromptsLeft, PromptOrder, PromptStream
+from open_instruct.data.templates import get_tokenizer
+from open_instruct.data.types import Sample
+from open_instruct.engines.pool import EngineSet
+from open_instruct.engines.sleep import Turns
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.rewards.scorer import JudgeFailure, RowScorer
+from open_instruct.rollout.prep_actor import DataPreparationActor, initial_state
+from open_instruct.verifiers.base import VerificationResult
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
 PROMPTS, GROUP = 4, 2
@@ -61,12 +62,17 @@ def make(kinds, tokenizer):
     for index, (row, kind) in enumerate(zip(make_rows("train", len(kinds), "flip", seed=1), kinds, strict=True)):
         keyword = re.search(r"mentions? the (\w+)", row["ground_truth"], re.IGNORECASE)[1]
         good, bad = f"Here is the {keyword}.", "Nothing to say."
-        rows.append({
-            "input_ids_prompt": tokenizer.encode(row["ground_truth"]), "messages": row["messages"],
-            "prompt": "user: " + row["ground_truth"], "ground_truth": [row["ground_truth"]],
-            "dataset": ["constraints_satisfied"], "index": index,
-            "texts": {TEACHES: [good, bad], DULL: [bad], SOLVED: [good]}[kind],
-        })  # fmt: skip
+        rows.append(
+            {
+                "input_ids_prompt": tokenizer.encode(row["ground_truth"]),
+                "messages": row["messages"],
+                "prompt": "user: " + row["ground_truth"],
+                "ground_truth": [row["ground_truth"]],
+                "dataset": ["constraints_satisfied"],
+                "index": index,
+                "texts": {TEACHES: [good, bad], DULL: [bad], SOLVED: [good]}[kind],
+            }
+        )
     return rows
 
 
@@ -75,9 +81,13 @@ class World:
 
     def __init__(self, rows, tokenizer, tmp_path, *, delays=0, verifier=None, resume=None, state=None, **flags):
         flags = {
-            "num_unique_prompts_rollout": PROMPTS, "num_samples_per_prompt_rollout": GROUP, "seed": 5,
-            "total_episodes": PROMPTS * GROUP * 8, "output_dir": str(tmp_path), **flags,
-        }  # fmt: skip
+            "num_unique_prompts_rollout": PROMPTS,
+            "num_samples_per_prompt_rollout": GROUP,
+            "seed": 5,
+            "total_episodes": PROMPTS * GROUP * 8,
+            "output_dir": str(tmp_path),
+            **flags,
+        }
         self.args = Args(**flags)
         verifier = verifier or ConstraintsVerifier()
         scorer = RowScorer(TOKENIZER, RewardConfig({"constraints_satisfied": verifier}), {})
@@ -285,9 +295,13 @@ async def test_an_exclusion_holds_only_once_it_must_be_known():
 
 async def test_rewards_of_evaluations_use_their_own_sampling(tokenizer, tmp_path):
     flags = {
-        "dataset_mixer_eval_list": ["rows", "1.0"], "eval_pass_at_k": 3, "eval_top_p": 0.5, "eval_temperature": 0.7,
-        "eval_response_length": 32, "response_length": 64,
-    }  # fmt: skip
+        "dataset_mixer_eval_list": ["rows", "1.0"],
+        "eval_pass_at_k": 3,
+        "eval_top_p": 0.5,
+        "eval_temperature": 0.7,
+        "eval_response_length": 32,
+        "response_length": 64,
+    }
     world = World(make([TEACHES, DULL], tokenizer), tokenizer, tmp_path, **flags)
     metrics = await world.actor.evaluate(0)
     assert len(world.engine.asked) == 2

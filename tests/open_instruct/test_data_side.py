@@ -5,15 +5,15 @@ from itertools import combinations
 
 import pytest
 
-from open_instruct.config import Args
-from open_instruct.data_loader import PromptOrder, training_samples
-from open_instruct.data_types import Group, Sample, ScoredSample
-from open_instruct.ground_truth_utils import VerificationResult
-from open_instruct.learner import mean_over_tokens
-from open_instruct.rewards import JudgeFailure, check_invalid_share
-from open_instruct.rl_utils import pack_mini_batches
-from open_instruct.rollout_metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
-from open_instruct.rollouts import RolloutWriter
+from open_instruct.config.args import Args
+from open_instruct.data.rollout_log import RolloutWriter
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.learner.actor import mean_over_tokens
+from open_instruct.learner.packing import pack_mini_batches
+from open_instruct.rewards.scorer import JudgeFailure, check_invalid_share
+from open_instruct.rollout.metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
+from open_instruct.rollout.prep_actor import PromptOrder, training_samples
+from open_instruct.verifiers.base import VerificationResult
 
 
 def scored(reward, *, finish_reason="stop", status="ok", error=None, tokens=(5, 6)):
@@ -25,9 +25,13 @@ def scored(reward, *, finish_reason="stop", status="ok", error=None, tokens=(5, 
 
 def group(*samples):
     row = {
-        "input_ids_prompt": [1, 2, 3], "messages": [{"role": "user", "content": "x"}], "prompt": "user: x",
-        "ground_truth": "x", "dataset": ["general-flip"], "index": 7,
-    }  # fmt: skip
+        "input_ids_prompt": [1, 2, 3],
+        "messages": [{"role": "user", "content": "x"}],
+        "prompt": "user: x",
+        "ground_truth": "x",
+        "dataset": ["general-flip"],
+        "index": 7,
+    }
     return Group(row, list(samples), 0.1, 0.1)
 
 

@@ -5,15 +5,11 @@ from typing import Any
 
 import pytest
 
-from open_instruct import dataset_transformation
-from open_instruct.dataset_transformation import (
-    CHAT_TEMPLATES,
-    DatasetError,
-    get_tokenizer,
-    load_dataset_mixer,
-    prepare_dataset,
-    validate_rows,
-)
+from flip_plugin.rows.checks import DatasetError, validate_rows
+from open_instruct.data import transform as dataset_transformation
+from open_instruct.data.rows import load_dataset_mixer
+from open_instruct.data.templates import CHAT_TEMPLATES, get_tokenizer
+from open_instruct.data.transform import prepare_dataset
 
 VERIFIERS = {"general-flip", "general-quality", "gsm8k"}
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError
 
-from open_instruct import engine_pool
-from open_instruct.data_types import SamplingConfig
-from open_instruct.engine_pool import NO_RESTART_WITH_NCCL, EngineDied, EngineLost, EnginePool, EngineSet
+from open_instruct.data.types import SamplingConfig
+from open_instruct.engines import pool as engine_pool
+from open_instruct.engines.pool import NO_RESTART_WITH_NCCL, EngineDied, EngineLost, EnginePool, EngineSet
 
 pytestmark = pytest.mark.timeout(20)
 FOUR = SamplingConfig(n=4)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from open_instruct import published
-from open_instruct.config import Args, parse_args
-from open_instruct.flag_help import flags_table, groups_table
-from open_instruct.flags import GROUPS
-from open_instruct.refused_flags import REFUSED, split_refused
+from open_instruct.config import published
+from open_instruct.config.args import Args, parse_args
+from open_instruct.config.flags import GROUPS
+from open_instruct.config.help import flags_table, groups_table
+from open_instruct.config.refused import REFUSED, split_refused
 
 ROOT = Path(__file__).parents[2]
 LEAST = ["--model_name_or_path", "some/policy", "--dataset_mixer_list", "rows.jsonl", "1.0"]
@@ -112,7 +112,7 @@ def test_help_has_a_group_for_each_concept_and_no_hyphens(capsys):
 
 
 def test_the_tables_in_the_docs_are_those_of_the_code():
-    # Mended by: python -m open_instruct.flag_help flags|groups
+    # Mended by: python -m open_instruct.config.help flags|groups
     assert flags_table() in (ROOT / "docs/flags.md").read_text()
     assert groups_table() in (ROOT / "README.md").read_text()
 

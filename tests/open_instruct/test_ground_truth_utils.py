@@ -6,20 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from open_instruct import ground_truth_utils, judge_utils
-from open_instruct.ground_truth_utils import (
-    LMJudgeVerifier,
-    LMJudgeVerifierConfig,
+from open_instruct.rewards import judge_types as judge_utils
+from open_instruct.rewards import registry as ground_truth_utils
+from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
+from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
+from open_instruct.rewards.registry import build_all_verifiers, check_verifier_names
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.verifiers.base import (
     PluginError,
-    RewardConfig,
     UnknownVerifier,
     VerificationResult,
     VerifierConfig,
     VerifierFunction,
-    build_all_verifiers,
-    check_verifier_names,
 )
-from open_instruct.judge_utils import JudgeSpec, judge_specs
 
 ARGS = SimpleNamespace(llm_judge_model="hosted_vllm/m", llm_judge_timeout=5, seed=9)
 

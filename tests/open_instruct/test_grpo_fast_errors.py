@@ -12,8 +12,8 @@ import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
 from open_instruct import grpo_fast
-from open_instruct.config import Args, FlagError
-from open_instruct.judge_pool import check_external, check_local_model, launch_judge
+from open_instruct.config.args import Args, FlagError
+from open_instruct.run.judge import check_external, check_local_model, launch_judge
 
 MODELS = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models"
 
@@ -38,7 +38,7 @@ def run_main(monkeypatch, capsys, tmp_path, rows, **overrides) -> str:
     def no_ray(*args, **kwargs):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("open_instruct.actors.start_ray", no_ray)
+    monkeypatch.setattr("open_instruct.run.cluster.start_ray", no_ray)
     with pytest.raises(SystemExit) as stopped:
         grpo_fast.main()
     assert stopped.value.code not in (0, None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from open_instruct.grpo_utils import (
+from open_instruct.learner.grpo import (
     ADVANTAGE_TYPES,
     group_advantages,
     kl_penalty,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from open_instruct.learner_calls import LearnerFailure, Learners, whereabouts
+from open_instruct.learner.group import LearnerFailure, Learners, whereabouts
 
 pytestmark = pytest.mark.slow
 
@@ -39,14 +39,14 @@ class Learner:
         time.sleep(60)  # waits for the others
 
     def lose_engine(self):
-        from open_instruct.engine_pool import EngineLost
+        from open_instruct.engines.pool import EngineLost
 
         raise EngineLost("policy engine 0 is gone")
 
 
 class Keeper:
     def engine_lost(self):
-        from open_instruct.engine_pool import EngineLost
+        from open_instruct.engines.pool import EngineLost
 
         time.sleep(1)
         raise EngineLost("policy engine 1 is gone")
@@ -97,8 +97,8 @@ def test_the_one_that_raised_is_named_with_its_reason(learners):
 def test_an_engine_is_not_the_learners_fault(learners):
     from ray.exceptions import RayTaskError
 
-    from open_instruct.engine_pool import EngineLost
-    from open_instruct.training_loop import _cause
+    from open_instruct.engines.pool import EngineLost
+    from open_instruct.run.loop import _cause
 
     with pytest.raises(RayTaskError) as failed:
         learners.call("lose_engine")
@@ -108,8 +108,8 @@ def test_an_engine_is_not_the_learners_fault(learners):
 def test_an_engine_that_is_lost_ends_the_wait_of_the_learners(ray_here, learners):
     from ray.exceptions import RayTaskError
 
-    from open_instruct.engine_pool import EngineLost
-    from open_instruct.training_loop import _cause
+    from open_instruct.engines.pool import EngineLost
+    from open_instruct.run.loop import _cause
 
     keeper = ray_here.remote(Keeper).options(num_cpus=0).remote()
     start = time.monotonic()

@@ -8,11 +8,11 @@ import torch
 from learner_cases import make_args, make_samples
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from open_instruct.grpo_utils import kl_penalty, token_weights
-from open_instruct.learner import mean_over_tokens
-from open_instruct.learner_loss import MicroBatch, TokenStatistics, micro_batch_loss, micro_batches
-from open_instruct.logprobs import Policy
-from open_instruct.rl_utils import TrainingSample, pack_samples
+from open_instruct.learner.actor import mean_over_tokens
+from open_instruct.learner.grpo import kl_penalty, token_weights
+from open_instruct.learner.logprobs import Policy
+from open_instruct.learner.objective import MicroBatch, TokenStatistics, micro_batch_loss, micro_batches
+from open_instruct.learner.packing import TrainingSample, pack_samples
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -124,9 +124,16 @@ def test_entropy_is_logged_where_it_is_recorded():
 def tiny_policy() -> Policy:
     """GPT-2's layers compute in double precision throughout; most newer models' norms are float32 inside."""
     config = GPT2Config(
-        vocab_size=24, n_positions=16, n_embd=8, n_layer=2, n_head=2, initializer_range=0.5,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=24,
+        n_positions=16,
+        n_embd=8,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.5,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
     torch.manual_seed(3)
     policy = Policy(AutoModelForCausalLM.from_config(config, dtype=torch.double), 0.8)
     policy.chunk_size = 3

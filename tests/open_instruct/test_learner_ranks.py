@@ -11,9 +11,9 @@ import torch
 import torch.multiprocessing as mp
 from learner_cases import make_args, make_learner, process_left_as_it_was, step_batches, train
 
-from flip_plugin.processes import free_port
-from open_instruct.full_weights import whole_state
-from open_instruct.weight_sync import FlatWeights
+from flip_plugin.serving.processes import free_port
+from open_instruct.engines.weights.gather import whole_state
+from open_instruct.engines.weights.send import FlatWeights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

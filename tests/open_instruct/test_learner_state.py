@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flip_plugin.processes import free_port
-from open_instruct.checkpoints import begin_state, commit_state, newest_whole_state
-from open_instruct.config import Args
-from open_instruct.rl_utils import TrainingSample, pack_mini_batches
+from flip_plugin.serving.processes import free_port
+from open_instruct.config.args import Args
+from open_instruct.learner.packing import TrainingSample, pack_mini_batches
+from open_instruct.state.checkpoints import begin_state, commit_state, newest_whole_state
 
 POLICY = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models" / "policy"
 
@@ -36,7 +36,7 @@ def settings(**overrides) -> Args:
 
 def make_learner(args: Args, address, rank: int = 0):
     os.environ["DS_ACCELERATOR"] = "cpu"
-    from open_instruct.learner import PolicyTrainerRayProcess
+    from open_instruct.learner.actor import PolicyTrainerRayProcess
 
     learner = PolicyTrainerRayProcess(rank, args.world_size, on_cpu=True)
     learner.setup(args, address, 0)
@@ -65,7 +65,7 @@ def batches_of(step: int, args: Args):
 def weights_of(learner) -> bytes:
     import torch
 
-    from open_instruct.weight_sync import FlatWeights
+    from open_instruct.engines.weights.send import FlatWeights
 
     flat = FlatWeights(learner.model, torch.float32).copy()
     assert flat is not None
@@ -167,7 +167,7 @@ def test_pickled_code_is_refused(tmp_path):
     """The reader of a state builds tensors and plain data, and runs nothing that a file names."""
     import torch
 
-    from open_instruct.learner_state import load_checked
+    from open_instruct.state.rank import load_checked
 
     for content in ({"module": Malicious()}, {"module": pytest.raises}):
         torch.save(content, tmp_path / "state.pt")
@@ -180,7 +180,7 @@ def test_pickled_code_is_refused(tmp_path):
 def test_a_state_that_this_machine_does_not_see(tmp_path):
     from types import SimpleNamespace
 
-    from open_instruct.learner_state import load_rank
+    from open_instruct.state.rank import load_rank
 
     begin_state(tmp_path, 1)
     with pytest.raises(FileNotFoundError, match=r"learner 1: .*--checkpoint_state_dir"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from learner_cases import make_args, make_learner, parameters, process_left_as_it_was, step_batches, train
 
-from open_instruct.learner_optim import deepspeed_config, make_optimizer, make_scheduler, parameter_groups
-from open_instruct.random_state import random_state, seed_everything, set_random_state
-from open_instruct.weight_sync import FlatWeights
+from open_instruct.engines.weights.send import FlatWeights
+from open_instruct.learner.optim import deepspeed_config, make_optimizer, make_scheduler, parameter_groups
+from open_instruct.state.random_state import random_state, seed_everything, set_random_state
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,7 +49,7 @@ def test_old_log_probabilities_are_those_before_the_first_update():
     """Two mini-batches in one step, against the same two by hand with the old policy kept aside."""
     args = make_args(num_mini_batches=2, loss_fn="gspo", loss_denominator="sequence")
     learner, untouched = make_learner(args), make_learner(args)
-    from open_instruct.learner_loss import micro_batches
+    from open_instruct.learner.objective import micro_batches
 
     seen = []
     real = learner._update

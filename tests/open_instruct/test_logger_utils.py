@@ -11,16 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from open_instruct.logger_utils import MetricsLogger, setup_logging
-from open_instruct.progress import Progress, progress_line
-from open_instruct.records_io import (
-    JsonlWriter,
-    drop_steps_after,
-    read_jsonl,
-    to_jsonable,
-    write_json_atomic,
-    write_text_atomic,
-)
+from flip_plugin.files.atomic import write_json_atomic, write_text_atomic
+from flip_plugin.files.jsonable import to_jsonable
+from flip_plugin.files.jsonl import JsonlWriter, drop_steps_after, read_jsonl
+from open_instruct.run.logger import MetricsLogger, setup_logging
+from open_instruct.run.progress import Progress, progress_line
 
 
 @dataclass

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Qwen3Config
 
-from open_instruct.grpo_utils import token_logprobs
-from open_instruct.logprobs import (
+from open_instruct.learner.grpo import token_logprobs
+from open_instruct.learner.logprobs import (
     CHEAP_LOGITS,
     Policy,
     head_is_linear,

@@ -6,24 +6,43 @@ from pathlib import Path
 
 import pytest
 
-from open_instruct.config import Args
-from open_instruct.memory_plan import GIB, describe_one_gpu, kv_bytes_per_token, learner_memory, parameter_count
+from open_instruct.config.args import Args
+from open_instruct.config.memory_plan import GIB, describe_one_gpu, kv_bytes_per_token, learner_memory, parameter_count
 
 POLICY = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models" / "policy"
 # Shapes from the models' own config.json.
 QWEN3_1_7B = {
-    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
-    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
 QWEN3_4B = {
-    "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
 QWEN3_30B_A3B = {
-    "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128,
-    "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
-    "vocab_size": 151936, "tie_word_embeddings": False,
-}  # fmt: skip
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -49,9 +68,15 @@ def test_kv_cache_of_a_token():
 
 def learner(**changes):
     options = {
-        "zero_stage": 2, "world_size": 1, "offload_optimizer": False, "offload_param": False, "reference": False,
-        "tokens": 3072, "logits_tokens": 1024, "gradient_checkpointing": True,
-    }  # fmt: skip
+        "zero_stage": 2,
+        "world_size": 1,
+        "offload_optimizer": False,
+        "offload_param": False,
+        "reference": False,
+        "tokens": 3072,
+        "logits_tokens": 1024,
+        "gradient_checkpointing": True,
+    }
     return learner_memory(QWEN3_1_7B, **(options | changes))
 
 
@@ -98,6 +123,6 @@ def test_turns_and_an_outside_judge_are_said():
 def test_the_docstring_example_holds():
     import doctest
 
-    from open_instruct import memory_plan
+    from open_instruct.config import memory_plan
 
     assert doctest.testmod(memory_plan).failed == 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from open_instruct.data_types import Group, Sample, ScoredSample
-from open_instruct.ground_truth_utils import VerificationResult
-from open_instruct.judge_counters import COUNTERS, latencies
-from open_instruct.rollout_metrics import group_metrics, pass_at_k_metrics, step_metrics
-from open_instruct.stage_times import StageClock
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.rollout.judge_counters import COUNTERS, latencies
+from open_instruct.rollout.metrics import group_metrics, pass_at_k_metrics, step_metrics
+from open_instruct.rollout.stage_times import StageClock
+from open_instruct.verifiers.base import VerificationResult
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "open-instruct" / "open_instruct"

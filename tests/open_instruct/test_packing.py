@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.logprobs import response_logprobs
-from open_instruct.rl_utils import TrainingSample, first_fit_decreasing, pack_mini_batches, pack_samples
+from open_instruct.learner.logprobs import response_logprobs
+from open_instruct.learner.packing import TrainingSample, first_fit_decreasing, pack_mini_batches, pack_samples
 
 
 def sample(start: int, prompt: int, response: int) -> TrainingSample:
@@ -105,9 +105,15 @@ def test_a_sample_longer_than_a_pack_is_refused_with_the_flag():
 
 
 TINY = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -147,7 +153,7 @@ def test_packed_logprobs_are_those_of_each_sample_alone(family, attention):
 
 
 def test_micro_batches_are_as_wide_as_their_longest_row():
-    from open_instruct.learner_loss import micro_batches
+    from open_instruct.learner.objective import micro_batches
 
     samples = [sample(100 * (i + 1), 2, length) for i, length in enumerate((9, 3, 8, 2))]
     [batch] = pack_samples(samples, pack_length=12, num_learners=1, pad_token_id=0)

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from open_instruct.config import Args, FlagError
-from open_instruct.data_loader import DataPreparationActor, training_samples
-from open_instruct.data_types import Group, Sample, ScoredSample
-from open_instruct.engine_pool import EngineSet
-from open_instruct.ground_truth_utils import VerificationResult
-from open_instruct.replay import ReplayError, RolloutReplay
-from open_instruct.rollouts import RolloutWriter
+from open_instruct.config.args import Args, FlagError
+from open_instruct.data.rollout_log import RolloutWriter
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.engines.pool import EngineSet
+from open_instruct.rollout.prep_actor import DataPreparationActor, training_samples
+from open_instruct.rollout.replay import ReplayError, RolloutReplay
+from open_instruct.verifiers.base import VerificationResult
 
 ROWS = [
     {

@@ -62,8 +62,11 @@ def test_a_stack_says_what_its_parts_leave_of_the_step():
     rows = [{"training_step": 1, "time/training": 2.0, "time/weight_sync": 0.5, "time/total": 4.0}]
     (chart,) = build_charts([rows])
     assert {s["name"]: s["values"] for s in chart["series"]} == {
-        "training": [2.0], "weight sync": [0.5], "total": [4.0], "other": [1.5],
-    }  # fmt: skip
+        "training": [2.0],
+        "weight sync": [0.5],
+        "total": [4.0],
+        "other": [1.5],
+    }
     titles = [chart["title"] for chart in build_charts([rows, rows])]
     assert titles == ["Training", "Weight sync", "Total"], "runs are compared stage by stage"
 

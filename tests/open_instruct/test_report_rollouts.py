@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from report_cases import page_of, rollout, write_run
 
-from flip_plugin.metrics import f1_score, normalize_answer
+from flip_plugin.text.similarity import f1_score, normalize_answer
 from open_instruct.report import rollouts
 from open_instruct.report.rollouts import Place, choose_evenly, choose_groups
 from open_instruct.report.text import mark_echo, mark_shared, visible

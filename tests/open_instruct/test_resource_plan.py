@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from open_instruct.resource_plan import make_plan
+from open_instruct.config.resource_plan import make_plan
 
 
 def plan(**changes):
@@ -165,7 +165,7 @@ def test_one_node_and_a_shared_gpu_are_described():
 def test_the_docstring_example_holds():
     import doctest
 
-    from open_instruct import resource_plan
+    from open_instruct.config import resource_plan
 
     assert doctest.testmod(resource_plan).failed == 0
 

@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_instruct.config import Args, FlagError
-from open_instruct.data_types import Group, Sample
-from open_instruct.dataset_transformation import get_tokenizer
-from open_instruct.ground_truth_utils import RewardConfig, VerificationResult, build_all_verifiers
-from open_instruct.reward_shaping import RewardShaping, follows_r1_format, soft_overlong, weigh_verifiers
-from open_instruct.rewards import JudgeFailure, RowScorer, check_invalid_share
-from open_instruct.rollout_metrics import group_metrics
+from open_instruct.config.args import Args, FlagError
+from open_instruct.data.templates import get_tokenizer
+from open_instruct.data.types import Group, Sample
+from open_instruct.rewards.registry import build_all_verifiers
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.rewards.scorer import JudgeFailure, RowScorer, check_invalid_share
+from open_instruct.rewards.shaping import RewardShaping, follows_r1_format, soft_overlong, weigh_verifiers
+from open_instruct.rollout.metrics import group_metrics
+from open_instruct.verifiers.base import VerificationResult
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
 GOOD = "It is four.</think>\n\n<answer>4</answer>"
@@ -58,7 +60,7 @@ FORM = {"apply_r1_style_format_reward": True, "r1_style_format_reward": 2.0}
         (FORM | {"apply_verifiable_reward": False}, 2.0, 0.0),
         ({"apply_verifiable_reward": False, "non_stop_penalty": True}, 0.0, 0.0),
     ],
-)  # fmt: skip
+)
 def test_how_form_and_verifiers_combine(flags, good, bad):
     assert shape(7.0, GOOD, **flags).reward == good
     assert shape(7.0, BAD, **flags).reward == bad
@@ -133,9 +135,13 @@ def tokenizer():
 
 async def score(tokenizer, verifiers, samples, **flags):
     row = {
-        "messages": [], "prompt": "user: x", "input_ids_prompt": tokenizer.encode("x"), "index": 0,
-        "dataset": [v.name for v in verifiers], "ground_truth": ["x"] * len(verifiers),
-    }  # fmt: skip
+        "messages": [],
+        "prompt": "user: x",
+        "input_ids_prompt": tokenizer.encode("x"),
+        "index": 0,
+        "dataset": [v.name for v in verifiers],
+        "ground_truth": ["x"] * len(verifiers),
+    }
     scorer = RowScorer(TOKENIZER, RewardConfig({v.name: v for v in verifiers}), {}, RewardShaping(**flags))
     scorer._tokenizer = tokenizer  # spares the import of the judge's client
     samples = [Sample(ids := tokenizer.encode(text), [-1.0] * len(ids), reason, 0) for text, reason in samples]

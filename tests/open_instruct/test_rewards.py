@@ -3,12 +3,13 @@
 import pytest
 import transformers
 
-from open_instruct.config import Args
-from open_instruct.data_types import Sample
-from open_instruct.dataset_transformation import get_tokenizer
-from open_instruct.ground_truth_utils import RewardConfig, VerificationResult
+from open_instruct.config.args import Args
+from open_instruct.data.templates import get_tokenizer
+from open_instruct.data.types import Sample
 from open_instruct.grpo_fast import Prepared, make_scorer
-from open_instruct.rewards import RowScorer
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.rewards.scorer import RowScorer
+from open_instruct.verifiers.base import VerificationResult
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
 

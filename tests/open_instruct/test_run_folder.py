@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_checkpoints import lose, write_state
 
-from open_instruct.checkpoints import begin_state, commit_state, keep_newest, mark_newest
-from open_instruct.config import Args, FlagError
-from open_instruct.run_folder import (
+from open_instruct.config.args import Args, FlagError
+from open_instruct.state.checkpoints import begin_state, commit_state, keep_newest, mark_newest
+from open_instruct.state.run_folder import (
     changed_flags,
     open_run_folder,
     resumable_state,

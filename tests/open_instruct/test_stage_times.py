@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.config import Args
-from open_instruct.data_loader import DataPreparationActor
-from open_instruct.data_types import Group, Sample, ScoredSample
-from open_instruct.ground_truth_utils import VerificationResult
-from open_instruct.judge_counters import JudgeCounters
-from open_instruct.stage_times import StageClock, busy, hidden_fraction, overlap, union
+from open_instruct.config.args import Args
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.rollout.judge_counters import JudgeCounters
+from open_instruct.rollout.prep_actor import DataPreparationActor
+from open_instruct.rollout.stage_times import StageClock, busy, hidden_fraction, overlap, union
+from open_instruct.verifiers.base import VerificationResult
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda ends: (min(ends), max(ends))))
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from open_instruct.stopping import StopSignals
+from open_instruct.run.stopping import StopSignals
 
 
 @pytest.fixture(autouse=True)

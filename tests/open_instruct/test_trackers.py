@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from open_instruct.config import Args, FlagError
-from open_instruct.logger_utils import MetricsLogger
-from open_instruct.records_io import read_jsonl
+from flip_plugin.files.jsonl import read_jsonl
+from open_instruct.config.args import Args, FlagError
+from open_instruct.run.logger import MetricsLogger
 from open_instruct.trackers import GuardedTrackers, TrackedRun, check_trackers, open_trackers, tracked_run
 
 # Logs steps 1 to 4; or goes on after step 2. Any address but this machine's own is told.

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from open_instruct.turns import Turns
+from open_instruct.engines.sleep import Turns
 
 
 class Engines:

@@ -5,10 +5,14 @@ import json
 import pytest
 
 from datasets_prep.tiny_world.build import DEFAULT_OUTPUT
-from flip_plugin.checks.workers import WorkerPool, close_shared_pool
-from open_instruct.dataset_rows import DatasetError, labels_by_verifier, load_dataset_mixer, validate_rows
-from open_instruct.dataset_transformation import get_tokenizer, prepare_dataset
-from open_instruct.ground_truth_utils import MissingLibrary, RewardConfig, build_all_verifiers
+from flip_plugin.answers.workers import WorkerPool, close_shared_pool
+from flip_plugin.rows.checks import DatasetError, labels_by_verifier, validate_rows
+from open_instruct.data.rows import load_dataset_mixer
+from open_instruct.data.templates import get_tokenizer
+from open_instruct.data.transform import prepare_dataset
+from open_instruct.rewards.registry import build_all_verifiers
+from open_instruct.rewards.row_reward import RewardConfig
+from open_instruct.verifiers.base import MissingLibrary
 
 # dataset, ground_truth, a right response
 MIXED = [

@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from flip_plugin.checks import worker, workers
-from flip_plugin.checks.workers import WorkerPool, close_shared_pool
-from open_instruct.ground_truth_utils import MissingLibrary, RewardConfig, build_all_verifiers
+from flip_plugin.answers import worker, workers
+from flip_plugin.answers.workers import WorkerPool, close_shared_pool
+from open_instruct.rewards.registry import build_all_verifiers
+from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.verifiers import F1Verifier, GSM8KVerifier, MathVerifier
+from open_instruct.verifiers.base import MissingLibrary
 from open_instruct.verifiers.checked import MAX_CHARACTERS, BadLabel
 from open_instruct.verifiers.text import end_of, stated_answer, without_thinking
 
@@ -182,7 +184,7 @@ async def test_a_check_that_takes_too_long_is_missing(short_pool, response):
 
 
 def test_memory_is_bounded():
-    code = "from flip_plugin.checks import worker; worker.OPERATIONS['big'] = 'builtins:bytearray'; worker.main()"
+    code = "from flip_plugin.answers import worker; worker.OPERATIONS['big'] = 'builtins:bytearray'; worker.main()"
     request = {"operation": "big", "arguments": {"source": 2 * worker.MEMORY_LIMIT}, "cpu_seconds": 5}
     told = subprocess.run([sys.executable, "-c", code], input=json.dumps(request), capture_output=True, text=True)
     assert "MemoryError" in json.loads(told.stdout)["error"]
@@ -215,7 +217,7 @@ def test_a_worker_that_gets_no_cpu(monkeypatch):
 
 def test_workers_end_with_their_parent():
     code = (
-        "from flip_plugin.checks import workers; from open_instruct.verifiers import GSM8KVerifier;"
+        "from flip_plugin.answers import workers; from open_instruct.verifiers import GSM8KVerifier;"
         "GSM8KVerifier()([], '5', '5');"
         "print(workers.shared_pool()._workers[0]._process.pid); import os; os.kill(os.getpid(), 9)"
     )
@@ -271,7 +273,7 @@ async def test_a_mixed_data_set():
 
 
 def test_upstreams_names():
-    from open_instruct.ground_truth_utils import F1Verifier as Again
+    from open_instruct.rewards.registry import F1Verifier as Again
 
     assert Again is F1Verifier
     verifiers = build_all_verifiers(None)
@@ -281,7 +283,7 @@ def test_upstreams_names():
 
 def test_importing_loads_no_library():
     code = (
-        "import sys, open_instruct.ground_truth_utils, open_instruct.verifiers;"
+        "import sys, open_instruct.rewards.registry, open_instruct.verifiers;"
         "print([m for m in ('torch', 'sympy', 'math_verify', 'lm_eval', 'nltk', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -42,8 +42,12 @@ def test_the_paper_s_judges_and_sampling(name, tree):
         judges = values(call, "--judges")
         assert len(judges) == len({judge.partition("=")[0] for judge in judges}) == 13
         assert {judge.partition(":")[2].partition("/")[0] for judge in judges} == {
-            "allenai", "meta-llama", "Qwen", "google", "mistralai",
-        }  # fmt: skip
+            "allenai",
+            "meta-llama",
+            "Qwen",
+            "google",
+            "mistralai",
+        }
         assert values(call, "--seeds") == ["1", "2", "3", "4", "5"]
         assert values(call, "--max_tokens") == ["512"] and values(call, "--temperature") == ["0.7"]
         assert values(call, "--methods") == ["flip", "pointwise", "listwise", "pairwise"]

@@ -5,7 +5,7 @@ lm-eval loads this file by its path, so it imports by full names.
 
 from typing import Any
 
-from datasets_prep.tiny_world.language import satisfied
+from datasets_prep.tiny_world.language.grammar import satisfied
 from datasets_prep.tiny_world.rows import make_rows
 
 NUM_PROMPTS = 200

@@ -1,7 +1,7 @@
 """Echoes: the response repeats its instruction, word for word, in other words, or so that the repetition hides.
 
 FLIP asks a judge which instruction led to the response, so a response that says it has an easy
-time. The later ones here are made against `flip_plugin.echo`, which looks for runs of `RUN` words.
+time. The later ones here are made against `flip_plugin.text.echo`, which looks for runs of `RUN` words.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import re
 
-from flip_plugin.echo import RUN
 from flip_plugin.evals.attacks.registry import instruction_of, register
-from flip_plugin.evals.items import EvalItem
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.text.echo import RUN
 
 VERBATIM = "verbatim echo"
 PARAPHRASE = "paraphrased echo"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from flip_plugin.evals.attacks.registry import register
-from flip_plugin.evals.items import EvalItem
+from flip_plugin.evals.records.items import EvalItem
 
 FAMILY = "praise and demands"
 

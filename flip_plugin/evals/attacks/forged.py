@@ -13,8 +13,8 @@ import re
 from functools import cache
 
 from flip_plugin.evals.attacks.registry import Attack, instruction_of, register, with_function
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.prompts import PromptSet
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.prompts.templates import PromptSet
 
 FORGED = "forged sections"
 HIDDEN = "hidden instructions"

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flip_plugin.errors import CommandError
 from flip_plugin.evals.attacks.echoes import PARAPHRASE
 from flip_plugin.evals.attacks.registry import Attack, instruction_of
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.parsing import after_thinking
-from flip_plugin.score_file import CommandError
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.text.reasoning import after_thinking
 
 NAME = "echo_model"
 

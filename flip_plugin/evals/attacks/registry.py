@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.target import NoTarget, find_target
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.prompts.target import NoTarget, find_target
 
 Apply = Callable[[EvalItem, str, random.Random], str]
 

@@ -27,7 +27,7 @@ FILES = ("report.html", "report.md", "report.json", "cells.csv")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval report``."""
-    from flip_plugin.evals.report.inspection import MAX_ITEMS
+    from flip_plugin.evals.report.output.inspection import MAX_ITEMS
 
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="folders of runs")
     parser.add_argument("--output", required=True, type=Path, help="folder for the report's files")
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the four files and print the page's path."""
-    from flip_plugin.evals.report.sizes import parse_sizes
-    from flip_plugin.score_file import CommandError
+    from flip_plugin.errors import CommandError
+    from flip_plugin.evals.report.input.sizes import parse_sizes
 
     if args.max_items < 0:
         raise CommandError("--max_items must be 0 or more")
@@ -60,13 +60,13 @@ def write_report(
 
     `sizes` are parameters by judge name. Raises `CommandError` where there is no run, or no such folder.
     """
-    from flip_plugin.evals.report.claims import check_claims
-    from flip_plugin.evals.report.files import csv_text, json_text, markdown_text
-    from flip_plugin.evals.report.page import page_data, render
-    from flip_plugin.evals.report.reading import read_runs
-    from flip_plugin.evals.report.sections import sections
-    from flip_plugin.evals.report.sizes import sizes_of
-    from flip_plugin.evals.runs import write_text
+    from flip_plugin.evals.report.claims.claims import check_claims
+    from flip_plugin.evals.report.input.runs import read_runs
+    from flip_plugin.evals.report.input.sizes import sizes_of
+    from flip_plugin.evals.report.output.files import csv_text, json_text, markdown_text
+    from flip_plugin.evals.report.output.page import page_data, render
+    from flip_plugin.evals.report.output.sections import sections
+    from flip_plugin.files.atomic import write_text
 
     found = read_runs(run_dirs)
     for note in found.notes:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flip_plugin.evals.items import Cell
-from flip_plugin.evals.leads import LEAD
-from flip_plugin.overlap import shared_words
+from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.text.shared_words import shared_words
 
 MAX_CHARS = 2500  # of one text of an inspected item
 MISSING = "–"

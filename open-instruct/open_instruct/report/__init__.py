@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_instruct.records_io import write_text_atomic
+from flip_plugin.files.atomic import write_text_atomic
 from open_instruct.report.page import collect, render
 from open_instruct.report.reading import read_run
 

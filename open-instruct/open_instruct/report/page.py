@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
+from flip_plugin.files.jsonable import to_jsonable
 from flip_plugin.pages import render_page
-from open_instruct.records_io import to_jsonable
 from open_instruct.report import rollouts, summary, text
 from open_instruct.report.charts import build_charts
 from open_instruct.report.reading import Run

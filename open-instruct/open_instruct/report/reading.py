@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_instruct.records_io import read_jsonl
+from flip_plugin.files.jsonl import read_jsonl
 from open_instruct.report.text import Row, number, visible
 
 MAX_POINTS = 2000  # on a curve: more than a screen has pixels

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from open_instruct.records_io import read_jsonl
+from flip_plugin.files.jsonl import read_jsonl
 from open_instruct.report.reading import Run, rows, spread
 from open_instruct.report.text import Row, as_text, clip, mark_echo, mark_shared, number, visible
 

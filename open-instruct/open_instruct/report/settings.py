@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from open_instruct.flags import GROUPS
-from open_instruct.redaction import without_secrets
+from flip_plugin.files.redaction import without_secrets
+from open_instruct.config.flags import GROUPS
 from open_instruct.report.text import MAX_CHARS, Row, visible
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from open_instruct.redaction import without_secrets
+from flip_plugin.files.redaction import without_secrets
 from open_instruct.report.reading import Run, find_setting
 from open_instruct.report.text import Row, as_text, number, visible
 

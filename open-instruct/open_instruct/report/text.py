@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from flip_plugin.echo import echo_spans
-from flip_plugin.metrics import normalize_answer
+from flip_plugin.text.echo import echo_spans
+from flip_plugin.text.similarity import normalize_answer
 
 MAX_CHARS = 4000  # of any one text
 _LARGEST = 1e300  # a page that subtracts two of them must not get infinity

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from open_instruct.config import Args, FlagError
-from open_instruct.redaction import without_secrets
+from flip_plugin.files.redaction import without_secrets
+from open_instruct.config.args import Args, FlagError
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from open_instruct.config import FlagError
+from open_instruct.config.args import FlagError
 from open_instruct.trackers import TrackedRun, logger
 
 ID_FILE = "trackio_run_id"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from open_instruct.config import FlagError
+from open_instruct.config.args import FlagError
 from open_instruct.trackers import TrackedRun
 
 ID_FILE = "wandb_run_id"

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from flip_plugin.checks.workers import Reply, shared_pool
-from open_instruct.ground_truth_utils import MissingLibrary, VerificationResult
+from flip_plugin.answers.workers import Reply, shared_pool
+from open_instruct.verifiers.base import MissingLibrary, VerificationResult
 
 # Longer responses are not read: no real one is, and they would only fill pipes and logs.
 MAX_CHARACTERS = 1_000_000

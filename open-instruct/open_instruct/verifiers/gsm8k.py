@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from open_instruct.ground_truth_utils import VerificationResult, VerifierFunction
+from open_instruct.verifiers.base import VerificationResult, VerifierFunction
 from open_instruct.verifiers.checked import BadLabel, CheckedInWorker
 from open_instruct.verifiers.text import end_of, stated_answer
 

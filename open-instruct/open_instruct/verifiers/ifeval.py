@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flip_plugin.checks.workers import shared_pool
-from open_instruct.ground_truth_utils import VerificationResult, VerifierFunction
+from flip_plugin.answers.workers import shared_pool
+from open_instruct.verifiers.base import VerificationResult, VerifierFunction
 from open_instruct.verifiers.checked import BadLabel, CheckedInWorker
 from open_instruct.verifiers.ifeval_functions import requirement_of_function
 from open_instruct.verifiers.text import without_thinking

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flip_plugin.metrics import f1_score
-from open_instruct.ground_truth_utils import VerificationResult, VerifierFunction
+from flip_plugin.text.similarity import f1_score
+from open_instruct.verifiers.base import VerificationResult, VerifierFunction
 from open_instruct.verifiers.checked import BadLabel
 from open_instruct.verifiers.text import without_thinking
 

@@ -15,8 +15,8 @@ import pytest
 from flip_plugin.adapters import openrlhf, shared, verl
 from flip_plugin.adapters.openrlhf import flip_reward_func
 from flip_plugin.adapters.trl import flip_reward
-from flip_plugin.reward import FlipResult
-from flip_plugin.target import Target
+from flip_plugin.prompts.target import Target
+from flip_plugin.reward.result import FlipResult
 
 ASKED = "Write a haiku."
 SYSTEM = {"role": "system", "content": "Be terse."}

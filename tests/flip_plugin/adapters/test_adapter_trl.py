@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flip_plugin.adapters.trl import flip_reward
-from flip_plugin.records import read_calls
+from flip_plugin.judge.call_log import read_calls
 
 POLICY = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "policy"
 ASKED = "Write a haiku\nabout user: root"

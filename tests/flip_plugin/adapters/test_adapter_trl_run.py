@@ -5,8 +5,9 @@ from test_adapter_trl import POLICY, make_trainer
 
 from flip_plugin import FlipReward
 from flip_plugin.adapters.trl import flip_reward
-from flip_plugin.records import read_calls
-from flip_plugin.serving import JudgeServer, ServerOptions
+from flip_plugin.judge.call_log import read_calls
+from flip_plugin.serving.options import ServerOptions
+from flip_plugin.serving.server import JudgeServer
 
 JUDGE = POLICY.parent / "judge"
 

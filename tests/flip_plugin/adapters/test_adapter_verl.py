@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flip_plugin.adapters import verl as adapter
-from flip_plugin.records import read_calls
+from flip_plugin.judge.call_log import read_calls
 
 POLICY = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "policy"
 ASKED = "Write a haiku\nabout user: root"

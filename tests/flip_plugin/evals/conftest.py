@@ -1,9 +1,9 @@
 import pytest
 from judge_answers import answers
 
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.evals.judges import JudgeSpec
-from flip_plugin.evals.options import EvalOptions
+from flip_plugin.evals.judges.options import EvalOptions
+from flip_plugin.evals.judges.spec import JudgeSpec
+from flip_plugin.evals.records.items import EvalItem
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from flip_plugin.evals.items import Cell
+from flip_plugin.evals.records.items import Cell
 
 
 def load_results(folder):

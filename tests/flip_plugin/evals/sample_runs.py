@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.evals.cells import accuracy_cells
-from flip_plugin.evals.items import Cell, EvalItem, Judgement
-from flip_plugin.metrics import f1_score
+from flip_plugin.evals.records.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.stats.rows import accuracy_cells
+from flip_plugin.text.similarity import f1_score
 
 JUDGES = {"small": 0.4e6, "medium": 1.05e6, "large": 3.1e6}
 METHODS = ("flip", "pointwise", "listwise", "pairwise")
@@ -178,11 +178,18 @@ def _length(rng: random.Random) -> list[Cell]:
 
 def _similarity(rng: random.Random) -> list[Cell]:
     return [
-        near(rng, SKILL["flip"][number] - loss, evaluation="similarity", judge=judge, method=f"flip+{name}",
-             group="all", metric="accuracy")
+        near(
+            rng,
+            SKILL["flip"][number] - loss,
+            evaluation="similarity",
+            judge=judge,
+            method=f"flip+{name}",
+            group="all",
+            metric="accuracy",
+        )
         for number, judge in enumerate(JUDGES)
         for name, loss in (("f1", 0), ("unicode_f1", 0.01), ("rouge_l", 0.04))
-    ]  # fmt: skip
+    ]
 
 
 def _agreement(rng: random.Random) -> list[Cell]:
@@ -198,11 +205,21 @@ def _agreement(rng: random.Random) -> list[Cell]:
 
 def _grpo_table(rng: random.Random) -> list[Cell]:
     return [
-        near(rng, value, 0.02, evaluation="grpo_table", judge=judge, method=reward, group=task,
-             metric=metric, note="primary", invalid=None)
+        near(
+            rng,
+            value,
+            0.02,
+            evaluation="grpo_table",
+            judge=judge,
+            method=reward,
+            group=task,
+            metric=metric,
+            note="primary",
+            invalid=None,
+        )
         for judge, reward, value in (("base", "", 0.5), ("flip", "flip", 0.62), ("llmjudge", "pointwise", 0.55))
         for task, metric in (("ifeval", "prompt_level_loose_acc"), ("bbh", "exact_match,flexible-extract"))
-    ]  # fmt: skip
+    ]
 
 
 def _training(folder: Path, verifier: str, seed: int, rng: random.Random) -> Path:
@@ -227,10 +244,17 @@ def _run(
         "command": f"flip eval {evaluation} --data rows.jsonl --seeds 1 2 3 --output runs/{evaluation}",
         "data": {"source": "rows.jsonl", "split": None, "items": len(items), "sha256": "0" * 64},
         "judges": [
-            {"name": name, "model": "hosted_vllm/judge", "api_base": "http://me:pw@127.0.0.1:8000/v1",
-             "offline": False, "parameters": size}
+            {
+                "name": name,
+                "model": "hosted_vllm/judge",
+                "api_base": "http://me:pw@127.0.0.1:8000/v1",
+                "offline": False,
+                "parameters": size,
+            }
             for name, size in JUDGES.items()
-        ] if judges else [],
+        ]
+        if judges
+        else [],
         "methods": list(METHODS),
         "seeds": list(SEEDS),
         "settings": {"temperature": 0.7, "max_tokens": 512, "prompts": {"FLIP_USER": "3f2a" * 16}},
@@ -238,7 +262,7 @@ def _run(
         "notes": {},
         "versions": {"python": "3.11.9", "vllm": "0.32.0"},
         "date": "2026-11-21T12:00:00Z",
-    }  # fmt: skip
+    }
     results = {"cells": [cell.to_dict() for cell in cells], "rules": config["rules"], "config": config}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "results.json").write_text(json.dumps(results))

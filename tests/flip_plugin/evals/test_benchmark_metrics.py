@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from flip_plugin.evals import benchmark_metrics
-from flip_plugin.evals.benchmark_metrics import loose_versions, open_metric, score_candidates, seen
-from flip_plugin.evals.benchmarks import load_prompts
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.data import metrics as benchmark_metrics
+from flip_plugin.evals.data.benchmarks import load_prompts
+from flip_plugin.evals.data.metrics import loose_versions, open_metric, score_candidates, seen
+from flip_plugin.evals.records.items import EvalItem
 
 
 def scored(metric, item):
@@ -70,7 +70,7 @@ def test_math(tmp_path):
 
 
 def test_a_check_that_takes_for_ever_is_missing(monkeypatch):
-    from flip_plugin.checks import workers
+    from flip_plugin.answers import workers
 
     pool = workers.WorkerPool(1, cpu_seconds=0.3)
     monkeypatch.setattr(workers, "shared_pool", lambda: pool)

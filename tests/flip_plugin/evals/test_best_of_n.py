@@ -10,9 +10,9 @@ import pytest
 from run_results import load_results
 
 from flip_plugin.cli import main
-from flip_plugin.evals.best_of_n import calls, weights_of
-from flip_plugin.evals.items import Judgement
-from flip_plugin.evals.leads import LEAD
+from flip_plugin.evals.records.items import Judgement
+from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.evals.tasks.best_of_n import calls, weights_of
 
 QUALITY = {"poor": 1, "fair": 4, "good": 7, "superb": 10}
 

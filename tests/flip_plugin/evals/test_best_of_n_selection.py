@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from flip_plugin.evals.selection import (
+from flip_plugin.evals.judges.selection import (
     asked_within,
     averaged,
     blocks,
@@ -16,7 +16,7 @@ from flip_plugin.evals.selection import (
     shared,
     tournament_weights,
 )
-from flip_plugin.ranking import Comparison
+from flip_plugin.reward.ranking import Comparison
 
 
 def counted(scores, n):

@@ -6,13 +6,13 @@ import pytest
 from run_results import load_results
 
 from flip_plugin.cli import main
-from flip_plugin.evals.agreement import agreement_cells, kendall, same_pick, shared_scores, spearman
-from flip_plugin.evals.items import EvalItem, Judgement
-from flip_plugin.evals.length import LENGTHS, bucket_names, counter, length_cells, quantile_edges
-from flip_plugin.evals.saved import judged_items, names_of, read_run
-from flip_plugin.evals.similarity import rescored, similarity_cells
-from flip_plugin.metrics import get_similarity
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.records.items import EvalItem, Judgement
+from flip_plugin.evals.records.saved import judged_items, names_of, read_run
+from flip_plugin.evals.tasks.agreement import agreement_cells, kendall, same_pick, shared_scores, spearman
+from flip_plugin.evals.tasks.length import LENGTHS, bucket_names, counter, length_cells, quantile_edges
+from flip_plugin.evals.tasks.similarity import rescored, similarity_cells
+from flip_plugin.text.similarity import get_similarity
 
 RIGHT = [True, False]
 

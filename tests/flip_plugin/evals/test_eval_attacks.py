@@ -5,18 +5,19 @@ import re
 
 import pytest
 
-from flip_plugin.echo import echo_share, strip_echo
+from flip_plugin.errors import CommandError
 from flip_plugin.evals.attacks import ATTACKS, DEFAULT_SUITE, families, get_attacks, instruction_of, register
 from flip_plugin.evals.attacks.echoes import SOFT_HYPHEN, disguised, in_short_runs, reordered, synonymous
 from flip_plugin.evals.attacks.flattery import DEMAND, PRAISE
 from flip_plugin.evals.attacks.forged import endings, forged_reply, forged_with, tags
 from flip_plugin.evals.attacks.keys import KEYS
 from flip_plugin.evals.attacks.paraphrase import paraphrase_all, paraphrase_attack, read_paraphrases
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.parsing import after_thinking, parse_best_index, parse_better, parse_flip_reply, parse_score_reply
-from flip_plugin.prompts import PromptSet
-from flip_plugin.reply import JudgeReply
-from flip_plugin.score_file import CommandError
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.judge.reply import JudgeReply
+from flip_plugin.prompts.templates import PromptSet
+from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
+from flip_plugin.text.echo import echo_share, strip_echo
+from flip_plugin.text.reasoning import after_thinking
 
 INSTRUCTION = "Write a short poem about honey bees for old sailors, and mention the lantern twice."
 RESPONSE = "Long ago the swarm danced over clover. You have my word."

@@ -4,12 +4,12 @@ import threading
 import pytest
 from judge_answers import answers
 
-from flip_plugin.evals import engine
-from flip_plugin.evals.cells import accuracy_cells
-from flip_plugin.evals.engine import judge_items, read_judgements, tell_failures
-from flip_plugin.evals.items import METHODS
-from flip_plugin.evals.journal import Journal
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.judges import engine
+from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.records.items import METHODS
+from flip_plugin.evals.records.journal import Journal, read_judgements
+from flip_plugin.evals.stats.rows import accuracy_cells
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_failed_judgements_are_asked_again_and_only_their_questions(ask, knowing
 
 
 def judge_spec(found):
-    from flip_plugin.evals.judges import JudgeSpec
+    from flip_plugin.evals.judges.spec import JudgeSpec
 
     return JudgeSpec(found[0].judge, "hosted_vllm/m")
 
@@ -150,7 +150,7 @@ def test_a_pairwise_circle_is_a_tie(ask, judge, items):
     (found,) = ask(given, judge.base, methods=("pairwise",))
     assert found.scores == [0.5] * 3
     assert found.extra["circles"] == 1 and found.extra["position_consistency"] == 1
-    from flip_plugin.evals.scoring import credit_of
+    from flip_plugin.evals.stats.scoring import credit_of
 
     assert credit_of(found, [True, False, False]) == pytest.approx(1 / 3)
 

@@ -13,11 +13,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
-from flip_plugin.evals import contents, grpo_table, grpo_worker
-from flip_plugin.evals.grpo_tasks import BENCHMARKS, TASK_FOLDER, check_installed, metrics_of, size_of
-from flip_plugin.evals.grpo_worker import write_json
-from flip_plugin.evals.lm_eval_tasks.ifbench.task import readings
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.lm_eval import worker as grpo_worker
+from flip_plugin.evals.lm_eval.task_files.ifbench.task import readings
+from flip_plugin.evals.lm_eval.tasks import BENCHMARKS, TASK_FOLDER, check_installed, metrics_of, size_of
+from flip_plugin.evals.lm_eval.worker import write_json
+from flip_plugin.evals.tasks import grpo_table
+from flip_plugin.files import contents
 
 WORLD = Path(__file__).parents[3] / "datasets_prep" / "tiny_world"
 ASKED = {"backend": "vllm", "model_args": {}, "gen_kwargs": {}, "limit": 8, "seed": 1, "apply_chat_template": None}
@@ -172,10 +174,15 @@ def test_cells_carry_standard_errors_as_intervals(tmp_path):
 
 def test_each_benchmark_has_a_number_of_its_own_before_the_others(tmp_path):
     found = {
-        "results": {"ifeval": {"inst_level_loose_acc,none": 0.9, "prompt_level_loose_acc,none": 0.8,
-                               "prompt_level_loose_acc_stderr,none": 0.01}},
+        "results": {
+            "ifeval": {
+                "inst_level_loose_acc,none": 0.9,
+                "prompt_level_loose_acc,none": 0.8,
+                "prompt_level_loose_acc_stderr,none": 0.01,
+            }
+        },
         "n-samples": {"ifeval": {"effective": 541}},
-    }  # fmt: skip
+    }
     write_json(grpo_table.pair_file(tmp_path, "base", "ifeval"), found)
     cells = grpo_table.table_cells(tmp_path, ["base"], ["ifeval"], {})
     assert [(one.metric, one.note.startswith("primary")) for one in cells] == [
@@ -244,9 +251,12 @@ def test_the_task_of_the_tiny_world_scores_by_its_rule():
 def test_every_benchmark_is_a_task_that_lm_eval_or_this_project_has():
     import lm_eval
 
-    texts = [path.read_text() for folder in (Path(lm_eval.__file__).parent / "tasks", TASK_FOLDER)
-             for name in ("ifeval", "bbh/cot_zeroshot", "gpqa/cot_zeroshot", "benchmarks", "ifbench")
-             for path in (folder / name).glob("*.yaml")]  # fmt: skip
+    texts = [
+        path.read_text()
+        for folder in (Path(lm_eval.__file__).parent / "tasks", TASK_FOLDER)
+        for name in ("ifeval", "bbh/cot_zeroshot", "gpqa/cot_zeroshot", "benchmarks", "ifbench")
+        for path in (folder / name).glob("*.yaml")
+    ]
     for benchmark in BENCHMARKS.values():
         assert any(f"{kind}: {benchmark.task}\n" in text for text in texts for kind in ("task", "group")), benchmark
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from flip_plugin.evals.intervals import bootstrap, estimate
+from flip_plugin.evals.stats.intervals import bootstrap, estimate
 
 
 def test_mean_over_runs_and_missing_values():

@@ -2,9 +2,10 @@ import doctest
 
 import pytest
 
-from flip_plugin.evals import judges, logins
-from flip_plugin.evals.judges import JudgeSpec, parse_judges
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.judges import spec as judges
+from flip_plugin.evals.judges.spec import JudgeSpec, parse_judges
+from flip_plugin.files import logins
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from run_results import load_results
 
-from flip_plugin.evals.leads import LEAD
+from flip_plugin.evals.stats.paired import LEAD
 
 WIDTH = 3
 

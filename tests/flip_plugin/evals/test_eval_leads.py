@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from flip_plugin.evals.items import Cell, EvalItem, Judgement
-from flip_plugin.evals.leads import accuracy_leads, lead_cells
-from flip_plugin.evals.report.claims import check_claims
-from flip_plugin.evals.report.reading import read_runs
+from flip_plugin.evals.records.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.report.claims.claims import check_claims
+from flip_plugin.evals.report.input.runs import read_runs
+from flip_plugin.evals.stats.paired import accuracy_leads, lead_cells
 
 PLACE = {"evaluation": "e", "judge": "j", "group": "all"}
 
@@ -88,9 +88,16 @@ def claims(tmp_path):
 
 @pytest.mark.parametrize(
     ("lead", "half", "n", "verdict"),
-    [(None, 0, 40, "not shown"), (0.1, 0.08, 40, "holds"), (-0.1, 0.08, 40, "does not hold"),
-     (0.1, 0.2, 40, "not shown"), (0.1, 0.0, 6, "holds"), (0.1, 0.0, 5, "not shown"), (0.0, 0.0, 40, "not shown")],
-)  # fmt: skip
+    [
+        (None, 0, 40, "not shown"),
+        (0.1, 0.08, 40, "holds"),
+        (-0.1, 0.08, 40, "does not hold"),
+        (0.1, 0.2, 40, "not shown"),
+        (0.1, 0.0, 6, "holds"),
+        (0.1, 0.0, 5, "not shown"),
+        (0.0, 0.0, 40, "not shown"),
+    ],
+)
 def test_the_report_goes_by_the_lead(claims, lead, half, n, verdict):
     """The two intervals overlap. A lead without width needs six items: by chance in 2 of 64 cases."""
     cells = [cell("j", "flip", "accuracy_macro", 0.5), cell("j", "pointwise", "accuracy_macro", 0.4)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from flip_plugin.evals import paper
+from flip_plugin.evals.report.input import paper
 
 
 def test_a_number_has_a_source_and_a_missing_one_has_none():

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from sample_runs import HOSTILE, JUDGES, near, write_runs
 
-from flip_plugin.evals.items import Cell
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.records.items import Cell
 from flip_plugin.evals.report import FILES, write_report
-from flip_plugin.evals.report.charts import best_of_n_curves
-from flip_plugin.evals.report.claims import check_claims
-from flip_plugin.evals.report.inspection import KINDS, kind_of
-from flip_plugin.evals.report.reading import EvalRun, Found, read_runs
-from flip_plugin.evals.report.sections import sections
-from flip_plugin.evals.report.sizes import in_name, parse_sizes, sizes_of
-from flip_plugin.evals.report.verdicts import Part, difference, higher, over_runs, overall
-from flip_plugin.score_file import CommandError
+from flip_plugin.evals.report.claims.claims import check_claims
+from flip_plugin.evals.report.claims.verdicts import Part, difference, higher, over_runs, overall
+from flip_plugin.evals.report.input.runs import EvalRun, Found, read_runs
+from flip_plugin.evals.report.input.sizes import in_name, parse_sizes, sizes_of
+from flip_plugin.evals.report.output.charts import best_of_n_curves
+from flip_plugin.evals.report.output.inspection import KINDS, kind_of
+from flip_plugin.evals.report.output.sections import sections
 
 
 @pytest.fixture(scope="module")

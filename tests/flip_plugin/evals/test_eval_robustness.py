@@ -10,10 +10,10 @@ from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.attacks import get_attacks
-from flip_plugin.evals.duels import alone_id, make_duels, pair_of, stripped_id, win
-from flip_plugin.evals.items import EvalItem, Judgement
-from flip_plugin.evals.robustness_cells import outcome, robustness_cells
-from flip_plugin.evals.scoring import difference
+from flip_plugin.evals.attacks.outcomes import outcome, robustness_cells
+from flip_plugin.evals.attacks.pairs import alone_id, make_duels, pair_of, stripped_id, win
+from flip_plugin.evals.records.items import EvalItem, Judgement
+from flip_plugin.evals.stats.scoring import difference
 
 PROMPT = "Write a short poem about honey bees."
 
@@ -46,8 +46,13 @@ def test_a_pair_is_one_right_and_one_wrong_response():
 def test_duels_have_what_each_method_needs():
     duels = make_duels([item(1), item(2, right=None)], get_attacks(["echo", "praise"]))
     assert [one.id for one in duels.items] == [
-        "i1", "i1|echo", "i1|praise", "i1|echo|pair", "i1|praise|pair", "i1|echo|strip"
-    ]  # fmt: skip
+        "i1",
+        "i1|echo",
+        "i1|praise",
+        "i1|echo|pair",
+        "i1|praise|pair",
+        "i1|echo|strip",
+    ]
     assert [len(one.responses) for one in duels.items] == [2, 1, 1, 2, 2, 1]
     assert duels.together[0].responses == ["good one", duels.alone[0].responses[0]]
     assert PROMPT in duels.alone[0].responses[0]
@@ -189,9 +194,23 @@ def command(tmp_path, judge):
     judge.handler = answer
     data = rows(tmp_path / "rows.jsonl")
     return [
-        "eval", "robustness", "--data", str(data), "--judges", f"tiny=hosted_vllm/m@{judge.base}", "--subsets", "Focus",
-        "--seeds", "1", "2", "--attacks", "echo", "score_demand", "--output", str(tmp_path / "run"),
-    ]  # fmt: skip
+        "eval",
+        "robustness",
+        "--data",
+        str(data),
+        "--judges",
+        f"tiny=hosted_vllm/m@{judge.base}",
+        "--subsets",
+        "Focus",
+        "--seeds",
+        "1",
+        "2",
+        "--attacks",
+        "echo",
+        "score_demand",
+        "--output",
+        str(tmp_path / "run"),
+    ]
 
 
 def test_the_command_says_what_it_costs_and_asks_no_more(command, judge, tmp_path, capsys):

@@ -11,14 +11,13 @@ import sys
 import pytest
 
 from flip_plugin.cli import main
-from flip_plugin.evals import grpo_table, run_lock
-from flip_plugin.evals.run_lock import hold, let_go
-from flip_plugin.evals.runs import open_run
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.records.runs import open_run
+from flip_plugin.evals.tasks import grpo_table
+from flip_plugin.files import locks as run_lock
+from flip_plugin.files.locks import hold, let_go
 
-HOLDER = (
-    "import sys; from flip_plugin.evals.run_lock import hold; hold(sys.argv[1]); print('held', flush=True); input()"
-)
+HOLDER = "import sys; from flip_plugin.files.locks import hold; hold(sys.argv[1]); print('held', flush=True); input()"
 TOLD = "another run is under way there (process 4711 on far: flip eval x). Wait for it, end it, or name another"
 
 

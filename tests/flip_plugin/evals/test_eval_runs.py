@@ -3,10 +3,10 @@ import json
 import pytest
 from run_results import load_results
 
-from flip_plugin.evals.items import Cell
-from flip_plugin.evals.judges import JudgeSpec
-from flip_plugin.evals.runs import load_run, open_run
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.judges.spec import JudgeSpec
+from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.runs import load_run, open_run
 
 BASE = "http://127.0.0.1:1/v1"
 
@@ -58,7 +58,7 @@ def test_a_changed_option_is_refused_with_what_differs(options, items, tmp_path,
 def test_other_items_settings_prompts_and_evaluations_are_refused(options, items, tmp_path):
     from shutil import copytree
 
-    from flip_plugin.prompts import DEFAULT_FOLDER
+    from flip_plugin.prompts.templates import DEFAULT_FOLDER
 
     open_run(tmp_path / "run", "e", items=items(2), options=options(BASE), settings={"subsets": ["A"]})
     with pytest.raises(CommandError, match="its items differ"):
@@ -112,7 +112,7 @@ def test_folders_that_are_no_runs(tmp_path):
 
 
 def test_lone_surrogates_of_a_data_set_are_written(options, tmp_path):
-    from flip_plugin.evals.items import EvalItem
+    from flip_plugin.evals.records.items import EvalItem
 
     odd = [EvalItem("1", "a \ud800 b", ["x", "y"])]
     open_run(tmp_path / "run", "e", items=odd, options=options(BASE))

@@ -2,11 +2,11 @@ import doctest
 
 import pytest
 
-from flip_plugin.evals import scoring, ties
-from flip_plugin.evals.cells import ACCURACIES, accuracy_cells, credits, mean_cell
-from flip_plugin.evals.items import EvalItem, Judgement
-from flip_plugin.evals.scoring import chance, credit_of, invalid_share, picks
-from flip_plugin.evals.ties import Margins, margins, ties_score
+from flip_plugin.evals.records.items import EvalItem, Judgement
+from flip_plugin.evals.stats import scoring, ties
+from flip_plugin.evals.stats.rows import ACCURACIES, accuracy_cells, credits, mean_cell
+from flip_plugin.evals.stats.scoring import chance, credit_of, invalid_share, picks
+from flip_plugin.evals.stats.ties import Margins, margins, ties_score
 
 ONE_OF_FOUR = [True, False, False, False]
 

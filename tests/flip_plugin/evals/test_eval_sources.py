@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flip_plugin.evals import sources
-from flip_plugin.evals.sources import RowError, misfit, read_rows
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.data import sources
+from flip_plugin.evals.data.sources import RowError, misfit, read_rows
 
 ROWS = [{"id": "a", "tags": ["x"], "count": 1}, {"id": "b", "tags": [], "count": 2}]
 SCHEMA = {"id": str, "tags": list[str], "count": int, "note": str | None}

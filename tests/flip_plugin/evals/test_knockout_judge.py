@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.evals.methods import make_method
-from flip_plugin.evals.tournament import KnockoutJudge
-from flip_plugin.judge import JudgeClient
+from flip_plugin.evals.judges.knockout import KnockoutJudge
+from flip_plugin.evals.judges.methods import make_method
+from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.judge.client import JudgeClient
 
 
 def prefers_larger(body):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flip_plugin.evals.benchmark_metrics import open_metric
-from flip_plugin.evals.items import EvalItem
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.data.metrics import open_metric
+from flip_plugin.evals.records.items import EvalItem
 
 JUDGE = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "judge"
 

@@ -6,9 +6,9 @@ import pytest
 from run_results import load_results
 
 from flip_plugin.cli import main
-from flip_plugin.evals.rewardbench2 import load_items, make_cells, ties_cell
-from flip_plugin.evals.sources import RowError
-from flip_plugin.score_file import CommandError
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.data.sources import RowError
+from flip_plugin.evals.tasks.rewardbench2 import load_items, make_cells, ties_cell
 
 # As on the card of allenai/reward-bench-2.
 METADATA = pa.struct(
@@ -235,7 +235,7 @@ def test_wrong_options_are_errors_before_anything_is_asked(evaluate, knowing, tm
 
 
 def test_ties_cell_draws_questions_with_both_items(tmp_path):
-    from flip_plugin.evals.items import Judgement
+    from flip_plugin.evals.records.items import Judgement
 
     rows = [
         row(f"{kind}:{n}", "Ties", ("good",) * k, ("bad",)) for n in range(4) for kind, k in (("ref", 1), ("tied", 2))
@@ -257,7 +257,7 @@ def test_evaluations_are_listed_and_imported_late():
         "import sys; from flip_plugin.cli import main\n"
         "try: main(['eval', '--help'])\n"
         "except SystemExit: pass\n"
-        "late = ('flip_plugin.evals.rewardbench2', 'litellm', 'datasets', 'numpy', 'torch', 'pyarrow')\n"
+        "late = ('flip_plugin.evals.tasks.rewardbench2', 'litellm', 'datasets', 'numpy', 'torch', 'pyarrow')\n"
         "print([name for name in late if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,1 @@
+"""Rows -> prompts that are kept, with a count at each filter."""

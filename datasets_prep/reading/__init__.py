@@ -1,0 +1,1 @@
+"""Files of conversations -> batches of rows."""

@@ -1,0 +1,1 @@
+"""Kept prompts -> a data set with its card."""

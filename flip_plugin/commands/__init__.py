@@ -1,0 +1,1 @@
+"""The subcommands of ``flip`` that are no evaluation, one a file."""

@@ -1,0 +1,1 @@
+"""GRPO checkpoints on lm-eval's benchmarks."""

@@ -1,0 +1,1 @@
+"""What a report reads: finished runs, training runs, the paper's numbers."""

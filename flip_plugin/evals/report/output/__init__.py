@@ -1,0 +1,1 @@
+"""What a report writes: tables, charts, the page, Markdown, JSON, CSV."""

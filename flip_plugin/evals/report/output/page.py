@@ -1,0 +1,94 @@
+"""What the page of the evaluations shows, as plain data, and the page (`flip_plugin.pages`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flip_plugin.evals.report.claims.claims import Claim
+from flip_plugin.evals.report.input import paper
+from flip_plugin.evals.report.input.runs import EvalRun, Found
+from flip_plugin.evals.report.output.inspection import KINDS, inspect_runs
+from flip_plugin.evals.report.output.tables import Section
+from flip_plugin.evals.report.text import flat, visible
+from flip_plugin.pages import render_page
+
+#: In the order in which they run, behind `base.js`.
+SCRIPTS = ("numbers.js", "plot.js", "charts.js", "tables.js", "items.js", "main.js")
+TITLE = "FLIP evaluations"
+
+
+def page_data(
+    found: Found,
+    claims: Sequence[Claim],
+    made: Sequence[Section],
+    sizes: Mapping[str, float],
+    *,
+    written: str,
+    max_items: int,
+) -> dict[str, Any]:
+    """Everything that the page shows, as plain data."""
+    items, total = inspect_runs(found.evals, max_items)
+    return {
+        "title": TITLE,
+        "written": written,
+        "notes": [visible(note) for note in found.notes],
+        "claims": [_cleaned(asdict(claim)) for claim in claims],
+        "sections": [_cleaned(asdict(section)) for section in made],
+        "runs": [_about(run) for run in found.evals]
+        + [
+            {
+                "name": visible(run.name),
+                "what": f"training run, reward {run.reward or 'not known'}",
+                "command": visible(str(run.config.get("command") or "")),
+                "facts": [["seed", visible(str(run.seed))]],
+                "rules": [],
+            }
+            for run in found.training
+        ],
+        "sizes": {visible(name): size for name, size in sizes.items()},
+        "paper": {
+            "sources": [asdict(source) for source in paper.sources().values()],
+            "setup": paper.setup(),
+            "figures": [
+                {"what": one.what, "method": one.method, "value": one.label(), "note": one.note}
+                for one in paper.all_figures()
+            ],
+        },
+        "items": {"rows": items, "total": total, "kinds": list(KINDS)},
+    }
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page."""
+    return render_page("flip_plugin.evals.report.output", SCRIPTS, title=str(data["title"]), data=data)
+
+
+def _about(run: EvalRun) -> dict[str, Any]:
+    kept = ("data", "judges", "methods", "seeds", "settings", "notes", "versions", "date")
+    config = {
+        name: [_judge(one) for one in run.config[name]] if name == "judges" else run.config[name]
+        for name in kept
+        if run.config.get(name)
+    }
+    return {
+        "name": visible(run.name),
+        "what": visible(run.evaluation),
+        "command": visible(str(run.config.get("command") or "")),
+        "facts": [[name, value] for name, value in flat(config) if value],
+        "rules": [visible(rule) for rule in run.rules],
+    }
+
+
+def _judge(judge: Mapping[str, Any]) -> str:
+    where = "loaded by vLLM" if judge.get("offline") else judge.get("api_base") or "provider's own address"
+    return f"{judge.get('name')}: {judge.get('model')} ({where})"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {visible(str(key)): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return visible(value) if isinstance(value, str) else value

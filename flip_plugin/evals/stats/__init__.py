@@ -1,0 +1,1 @@
+"""From judgements to numbers: scores, intervals, rows of results, paired differences."""

@@ -1,0 +1,1 @@
+"""The evaluations of ``flip eval``, one a file."""

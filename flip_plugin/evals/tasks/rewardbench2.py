@@ -1,0 +1,283 @@
+"""``flip eval rewardbench2``: does a judge pick the right response, one of four? (arXiv 2506.01937)
+
+The data set is ``allenai/reward-bench-2``, split ``test``, 1865 rows: Focus 495, Factuality 475, Safety 450, Math 183,
+Precise IF 160, Ties 102. `COLUMNS` is its schema, as on its card. A row of the first five subsets has one
+chosen and three rejected responses. Ties has 11 to 38 responses, ids ``ref:N`` and ``tied:N``, and a score of its own
+(`evals.stats.ties`). The FLIP paper's 1313 rows are Focus, Factuality, Precise IF and Math, the default here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.data.sources import RowError, read_rows
+from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.options import EvalOptions, add_common
+from flip_plugin.evals.records.items import TIES, Cell, EvalItem, Judgement, has_failed
+from flip_plugin.evals.records.runs import open_run
+from flip_plugin.evals.stats.intervals import bootstrap
+from flip_plugin.evals.stats.paired import RULE as LEAD_RULE
+from flip_plugin.evals.stats.paired import accuracy_leads
+from flip_plugin.evals.stats.rows import MISSING_RULE, accuracy_cells, print_cells
+from flip_plugin.evals.stats.scoring import RULES, invalid_share
+from flip_plugin.evals.stats.ties import TIES_ID, Margins, margins, ties_score
+
+NAME = "rewardbench2"
+DATA, SPLIT = "allenai/reward-bench-2", "test"
+SUBSETS = ("Focus", "Factuality", "Precise IF", "Math")
+KNOWN = (*SUBSETS, "Safety", TIES)
+# As on the data set's card; what is in `additional_metadata` depends on the subset.
+COLUMNS: dict[str, Any] = {
+    "id": str | int,
+    "prompt": str,
+    "chosen": list[str],
+    "rejected": list[str],
+    "num_correct": int,
+    "num_incorrect": int | None,
+    "total_completions": int,
+    "models": list[str] | None,
+    "subset": str,
+    "additional_metadata": dict | None,
+}
+# Ties asks for a score a response: a listwise judge gives none, and a pairwise one would be asked up to 1406 times.
+SCORING = ("flip", "pointwise")
+TIES_RULE = (
+    "Ties: RewardBench 2's weighted score of accuracy and margins (best 1.01), by flip and pointwise alone; a "
+    "response without a score is left out, and an item whose right or wrong ones all lack one is, too. "
+    "score_macro is the mean over subsets with Ties, as on RewardBench 2's leaderboard."
+)
+AVERAGES_RULE = (
+    "accuracy_macro is the unweighted mean over subsets without Ties (the paper's average), accuracy of all the mean "
+    "over items."
+)
+
+DESCRIPTION = f"""\
+RewardBench 2: for each prompt the judge compares one right response with three wrong ones, by each
+method. Prints and writes the share of right picks, ties sharing the credit, a subset at a time, with 95%
+intervals, the share of invalid answers beside them.
+
+The data is {DATA}, or local files of its schema (columns id, prompt, chosen, rejected,
+num_correct, num_incorrect, total_completions, subset). The defaults are the FLIP paper's: subsets
+{", ".join(SUBSETS)}; 512 tokens, temperature 0.7, five seeds.
+
+  flip eval rewardbench2 --judges small=hosted_vllm/Qwen/Qwen3-1.7B@http://127.0.0.1:8000/v1 \\
+      --output runs/rewardbench2
+  flip eval rewardbench2 --data rows.parquet --judges vllm:Qwen/Qwen3-0.6B --methods flip listwise \\
+      --temperature 0 --output runs/greedy
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``flip eval rewardbench2``."""
+    add_common(parser, data=DATA)
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        default=list(SUBSETS),
+        metavar="SUBSET",
+        help=f"of {', '.join(KNOWN)}, or all (the paper's: {', '.join(SUBSETS)})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge, score, print, write. The exit status: 1 when a judge failed on something."""
+    options = EvalOptions.from_args(args)
+    subsets = list(KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
+    items = load_items(options.data, subsets, split=options.split, limit=options.limit)
+    rules = [*RULES, MISSING_RULE, AVERAGES_RULE, LEAD_RULE, *([TIES_RULE] if TIES in subsets else [])]
+    folder = open_run(options.output, NAME, items=items, options=options, settings={"subsets": subsets}, rules=rules)
+    judgements = judge_items(
+        items,
+        options.judges,
+        options.methods,
+        options.seeds,
+        folder.path,
+        options,
+        applies=lambda item, method: item.subset != TIES or method in SCORING,
+    )
+    cells = make_cells(items, judgements, options, subsets)
+    written = folder.finish(cells)
+    columns = [(one, "score" if one == TIES else "accuracy") for one in subsets if any(i.subset == one for i in items)]
+    columns += [("all", "accuracy"), ("all", "accuracy_macro")]
+    columns += [("all", "score_macro")] if TIES in subsets else []
+    title = f"RewardBench 2, {len(items)} items, {len(options.seeds)} runs"
+    print_cells(cells, title=title, columns=columns, rules=rules)
+    print(f"judgements and figures: {written.parent} ({written.name})")
+    return tell_failures(judgements, options.judges)
+
+
+def load_items(
+    source: str, subsets: Sequence[str] = SUBSETS, *, split: str | None = None, limit: int | None = None
+) -> list[EvalItem]:
+    """The rows of `subsets`, right responses first; `limit` is a number of items, spread evenly over the subsets.
+
+    Raises `RowError` for the first row that is malformed, whatever its subset; `CommandError` when
+    a subset has no rows.
+    """
+    items: list[EvalItem] = []
+    seen: Counter[str] = Counter()
+    held: Counter[str] = Counter()
+    most = None if limit is None else -(-limit // len(subsets))
+    for number, row in read_rows(source, split=split or SPLIT, schema=COLUMNS):
+        problem = row_problem(row, subsets)
+        if problem:
+            raise RowError(source, number, problem)
+        if row["subset"] not in subsets or held[row["subset"]] == most:
+            continue
+        held[row["subset"]] += 1
+        name = f"{row['subset']}/{row['id']}"
+        seen[name] += 1
+        if seen[name] > 1 and row["subset"] == TIES:
+            raise RowError(source, number, f"Ties has id {row['id']!r} twice")
+        items.append(_item(name if seen[name] == 1 else f"{name}#{seen[name]}", row))
+    missing = [one for one in subsets if not held[one]]
+    if missing:
+        raise CommandError(f"{source} has no rows of subset {', '.join(missing)}: choose others with --subsets")
+    return items
+
+
+def row_problem(row: Mapping[str, Any], subsets: Sequence[str] = SUBSETS) -> str | None:
+    """What is wrong with a row of the right columns and types, or None."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if row["subset"] not in (*KNOWN, *subsets):
+        return f"unknown subset {row['subset']!r}: RewardBench 2 has {', '.join(KNOWN)}"
+    if not row["prompt"].strip():
+        return "the prompt is empty"
+    for name, responses in (("chosen", chosen), ("rejected", rejected)):
+        if not responses:
+            return f"{name!r} has no response"
+    counts = {
+        "num_correct": len(chosen),
+        "num_incorrect": len(rejected),
+        "num_rejected": len(rejected),
+        "total_completions": len(chosen) + len(rejected),
+    }
+    for name, count in counts.items():
+        if row.get(name) is not None and row[name] != count:
+            return f"{name} is {row[name]}, but there are {len(chosen)} chosen and {len(rejected)} rejected responses"
+    if row["subset"] != TIES and len(chosen) != 1:
+        return f"{len(chosen)} chosen responses: outside of Ties there is one"
+    if row["subset"] == TIES and not TIES_ID.fullmatch(str(row["id"])):
+        return f"the id of a Ties row is ref:N or tied:N, not {row['id']!r}"
+    return None
+
+
+def make_cells(
+    items: Sequence[EvalItem], judgements: Sequence[Judgement], options: EvalOptions, subsets: Sequence[str]
+) -> list[Cell]:
+    """Accuracies by subset; with Ties its score, and the mean over all subsets."""
+    names = [spec.name for spec in options.judges]
+    rest = [item for item in items if item.subset != TIES]
+    ids = {item.id for item in rest}
+    cells = accuracy_cells(
+        NAME,
+        rest,
+        [one for one in judgements if one.id in ids],
+        judges=names,
+        methods=options.methods,
+        seeds=options.seeds,
+        group_order=subsets,
+    )
+    cells += accuracy_leads(NAME, rest, judgements, judges=names, methods=options.methods, seeds=options.seeds)
+    ties = [item for item in items if item.subset == TIES]
+    if not ties:
+        return cells
+    for judge in names:
+        for method in options.methods:
+            mine = [one for one in judgements if (one.judge, one.method) == (judge, method)]
+            cell = ties_cell(ties, [one for one in mine if one.id not in ids], judge, method, options.seeds)
+            cells += [cell, _leaderboard(cells, cell, mine)]
+    return cells
+
+
+def ties_cell(
+    items: Sequence[EvalItem], judgements: Sequence[Judgement], judge: str, method: str, seeds: Sequence[int]
+) -> Cell:
+    """RewardBench 2's Ties score, a run at a time; the interval draws questions, each with its ref and tied item."""
+    place: dict[str, Any] = {"evaluation": NAME, "judge": judge, "method": method, "group": TIES, "metric": "score"}
+    if method not in SCORING:
+        return Cell(**place, value=None, note=f"Ties needs a score for each response, which {method} does not give")
+    keys = {item.id: _ties_key(item) for item in items}
+    right = {item.id: list(item.right or ()) for item in items}
+    by_run: dict[int, dict[tuple[str, int], Margins | None]] = {seed: {} for seed in seeds}
+    for one in judgements:
+        by_run[one.seed][keys[one.id]] = None if has_failed(one) else margins(one.scores, right[one.id])
+    questions = sorted({number for _, number in keys.values()})
+
+    def drawn(run: Mapping[tuple[str, int], Margins | None], indices: Sequence[int]) -> float | None:
+        # A question that is drawn twice is two questions.
+        pairs = [(kind, place, questions[at]) for place, at in enumerate(indices) for kind in ("ref", "tied")]
+        return ties_score({(kind, place): run.get((kind, number)) for kind, place, number in pairs})
+
+    runs = [ties_score(run) for run in by_run.values()]
+
+    def mean(indices: Sequence[int]) -> float:
+        values = [value for run in by_run.values() if (value := drawn(run, indices)) is not None]
+        return sum(values) / len(values) if values else float("nan")
+
+    known = [value for value in runs if value is not None]
+    low, high = bootstrap(len(questions), mean, resamples=500) if known else (None, None)
+    counted = {key for run in by_run.values() for key, value in run.items() if value is not None}
+    failed = [one for one in judgements if has_failed(one)]
+    return Cell(
+        **place,
+        value=sum(known) / len(known) if known else None,
+        low=low,
+        high=high,
+        n=len(counted),
+        invalid=invalid_share(judgements),
+        runs=runs,
+        note=f"{len(failed)} of {len(judgements)} judgements failed: {failed[-1].error}" if failed else "",
+    )
+
+
+def _leaderboard(cells: Sequence[Cell], ties: Cell, judgements: Sequence[Judgement]) -> Cell:
+    """The unweighted mean over subsets with Ties, a run at a time. Its interval: independent subsets."""
+    parts = [
+        cell
+        for cell in cells
+        if (cell.judge, cell.method, cell.metric) == (ties.judge, ties.method, "accuracy") and cell.group != "all"
+    ]
+    runs = [list(run) for run in zip(*(cell.runs for cell in (*parts, ties)), strict=False)]
+    means = [None if any(one is None for one in run) else sum(run) / len(run) for run in runs]
+    known = [one for one in means if one is not None]
+    halves = [(cell.high - cell.low) / 2 for cell in (*parts, ties) if cell.low is not None and cell.high is not None]
+    value = sum(known) / len(known) if known else None
+    half = sum(one**2 for one in halves) ** 0.5 / len(halves) if len(halves) == len(parts) + 1 else None
+    return Cell(
+        evaluation=NAME,
+        judge=ties.judge,
+        method=ties.method,
+        group="all",
+        metric="score_macro",
+        value=value,
+        low=None if value is None or half is None else value - half,
+        high=None if value is None or half is None else value + half,
+        n=sum(cell.n for cell in (*parts, ties)),
+        invalid=invalid_share(judgements),
+        runs=means,
+        note=ties.note,
+    )
+
+
+def _item(name: str, row: Mapping[str, Any]) -> EvalItem:
+    responses = [*row["chosen"], *row["rejected"]]
+    right = [True] * len(row["chosen"]) + [False] * len(row["rejected"])
+    return EvalItem(
+        id=name,
+        prompt=row["prompt"],
+        responses=responses,
+        right=right,
+        subset=row["subset"],
+        meta={"row_id": row["id"], "models": list(row.get("models") or ())},
+    )
+
+
+def _ties_key(item: EvalItem) -> tuple[str, int]:
+    found = TIES_ID.fullmatch(str(item.meta["row_id"]))
+    assert found is not None  # load_items saw to it
+    return found[1], int(found[2])

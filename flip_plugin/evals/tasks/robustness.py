@@ -1,0 +1,171 @@
+"""Robustness: what attacks on a bad response do to its score, and how often it then beats a good one.
+
+The data are items with right and wrong responses, as those of RewardBench 2. Of each, one right and one
+wrong response are drawn; every attack of the suite rewrites the wrong one (`flip_plugin.evals.attacks`).
+The cells are explained in `flip_plugin.evals.attacks.outcomes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flip_plugin.errors import CommandError
+from flip_plugin.evals.attacks import DEFAULT_SUITE, Attack, families, get_attacks
+from flip_plugin.evals.attacks.forged import forged_with
+from flip_plugin.evals.attacks.outcomes import EVALUATION, print_table, robustness_cells
+from flip_plugin.evals.attacks.pairs import ALONE, Duels, make_duels
+from flip_plugin.evals.attacks.paraphrase import paraphrase_all, paraphrase_attack
+from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.options import EvalOptions, add_common
+from flip_plugin.evals.judges.spec import JudgeSpec, open_judge
+from flip_plugin.evals.records.items import EvalItem, Judgement
+from flip_plugin.evals.records.runs import open_run
+from flip_plugin.evals.stats.rows import MISSING_RULE
+from flip_plugin.evals.tasks import rewardbench2
+from flip_plugin.files.locks import hold
+from flip_plugin.prompts.templates import PromptSet
+
+DESCRIPTION = f"""\
+Attack the bad response of a pair and see what each method makes of it: how far its score moves, and how
+often it then beats the good response. FLIP has a row for each echo policy: report (the text as it is), strip
+(restated runs of the instruction cut out) and penalise (the score less the restated share).
+
+The pairs come from the data of `flip eval rewardbench2`, or local files of its schema: one right and one wrong
+response of each item, drawn by --pair_seed. The unattacked pair is judged once. What it costs is said
+before the first call, and by --plan without one.
+
+Attacks (--attacks takes names, families in quotes, or all; each is in flip_plugin/evals/attacks):
+  {", ".join(DEFAULT_SUITE)}   (the default)
+Families: {", ".join(families())}
+
+  flip eval robustness --data rows.jsonl --judges small=hosted_vllm/judge@http://127.0.0.1:8000/v1 \\
+      --seeds 1 2 3 --output runs/robustness
+"""
+
+RULES = (
+    "A pair is one right and one wrong response to a prompt; an attack rewrites the wrong one.",
+    "shift: the wrong response's score under attack less its score before, over pairs where it has both. "
+    "flip and pointwise score in 0..1; a listwise or pairwise score is the share of the pair's comparisons won.",
+    "wins: how often the attacked wrong response beats the right one, a tie counting half; wins_before: the same "
+    "unattacked, over the same pairs (group none: over all). A pair in which a score is missing is in neither.",
+    "wins_lead: FLIP's wins less those of the method, over the pairs in which both have a verdict.",
+    "flip is FLIP under echo policy report; flip+strip and flip+penalise are the policies of echo control. penalise "
+    "is computed from the judgements of report, strip asks anew where it changes the text.",
+    "invalid is the share of questions about the attacked pair without a usable answer. It must be read beside the "
+    "rest: an attack that makes a response unjudgeable does not win, and has no shift either.",
+    "all: each pair's mean over the attacks of the suite.",
+    MISSING_RULE,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``flip eval robustness``."""
+    add_common(parser, data=rewardbench2.DATA)
+    what = parser.add_argument_group("the attacks")
+    what.add_argument("--attacks", nargs="+", default=list(DEFAULT_SUITE), help="names or families, or all")
+    what.add_argument(
+        "--subsets",
+        nargs="+",
+        default=list(rewardbench2.SUBSETS),
+        metavar="SUBSET",
+        help=f"of {', '.join(rewardbench2.KNOWN)}, or all ({', '.join(rewardbench2.SUBSETS)})",
+    )
+    what.add_argument("--pair_seed", type=int, default=0, help="draws the pair of each item, and what attacks draw (0)")
+    what.add_argument("--no_strip", action="store_true", help="without the row flip+strip, which costs calls")
+    what.add_argument(
+        "--paraphrase_model",
+        metavar="MODEL[@URL]",
+        help="also attack with an echo in this model's words (as --judges; one call an item)",
+    )
+    what.add_argument("--plan", action="store_true", help="say what it costs, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Attack, judge, print, write. Returns the exit status."""
+    options = EvalOptions.from_args(args)
+    if options.echo != "report":
+        raise CommandError("--echo: robustness has a row for each echo policy; leave it out")
+    attacks = [forged_with(attack, PromptSet.load(options.prompts)) for attack in get_attacks(args.attacks)]
+    subsets = list(rewardbench2.KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
+    items = rewardbench2.load_items(options.data, subsets, split=options.split, limit=options.limit)
+    if args.paraphrase_model:
+        spec = JudgeSpec.parse(args.paraphrase_model)
+        attacks.append(paraphrase_attack({}) if args.plan else _paraphrased(items, spec, options))
+    duels = make_duels(items, attacks, seed=args.pair_seed, target=options.target, strip=_strips(args, options))
+    if not duels.pairs:
+        raise CommandError(f"{options.data}: no item has a right and a wrong response")
+    told = cost(duels, options)
+    print("\n".join(told), file=sys.stderr)
+    if args.plan:
+        return 0
+    opened = open_run(
+        options.output,
+        EVALUATION,
+        items=duels.items,
+        options=options,
+        settings={
+            "attacks": [attack.name for attack in attacks],
+            "subsets": subsets,
+            "pair_seed": args.pair_seed,
+            "paraphrase_model": args.paraphrase_model,
+            "strip": _strips(args, options),
+        },
+        notes={"cost": told},
+        rules=RULES,
+        overwrite=options.overwrite,
+    )
+    judgements = judge_duels(duels, options)
+    names = [judge.name for judge in options.judges]
+    cells = robustness_cells(duels, judgements, judges=names, methods=options.methods, seeds=options.seeds)
+    print_table(cells)
+    print(f"results: {opened.finish(cells, RULES)}", file=sys.stderr)
+    return tell_failures(judgements, options.judges)
+
+
+def judge_duels(duels: Duels, options: EvalOptions) -> list[Judgement]:
+    """All judgements: the unattacked pairs once by each method, then what each method needs of the attacked ones."""
+
+    def applies(item: EvalItem, method: str) -> bool:
+        return "attack" not in item.meta or (len(item.responses) == 1) == (method in ALONE)
+
+    items = [*duels.pairs, *duels.alone, *duels.together]
+    judges, seeds = options.judges, options.seeds
+    found = judge_items(items, judges, options.methods, seeds, options.output, options, applies=applies)
+    if "flip" in options.methods and duels.stripped:
+        more = judge_items(duels.stripped, judges, ["flip"], seeds, options.output, replace(options, echo="strip"))
+        found += more
+        found.errors |= more.errors
+    return found
+
+
+def cost(duels: Duels, options: EvalOptions) -> list[str]:
+    """Lines that say how many calls the judges will get, at most: replies on disk are not asked for again."""
+    runs = len(options.seeds) * len(options.judges)
+    by_method = {method: duels.calls(method) for method in options.methods}
+    if "flip" in by_method and duels.stripped:
+        by_method["flip+strip"] = duels.strip_calls()
+    each = ", ".join(f"{name} {calls:,}" for name, calls in by_method.items())
+    total = sum(by_method.values())
+    return [
+        f"{EVALUATION}: {len(duels.pairs):,} pairs, {len(duels.attacks)} attacks",
+        f"calls in one run of one judge: {each}; together {total:,}",
+        f"{len(options.judges)} judges x {len(options.seeds)} runs: at most {total * runs:,} calls",
+    ]
+
+
+def _strips(args: argparse.Namespace, options: EvalOptions) -> bool:
+    return "flip" in options.methods and not args.no_strip
+
+
+def _paraphrased(items: Sequence[EvalItem], spec: JudgeSpec, options: EvalOptions) -> Attack:
+    """The attack in the words of model `spec`, which is asked here."""
+    hold(options.output)
+    path = options.output / f"paraphrases.{spec.name}.jsonl"
+    if options.overwrite:
+        path.unlink(missing_ok=True)
+    with open_judge(spec, replace(options, temperature=0.0)) as client_of:
+        return paraphrase_attack(asyncio.run(paraphrase_all(items, client_of(0), path)))

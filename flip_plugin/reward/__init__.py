@@ -1,0 +1,1 @@
+"""Responses -> scores: FLIP, and the LLM judges that it is compared with."""

@@ -1,0 +1,1 @@
+"""Text alone, without a judge: similarity, echo, words in common, cutting, where thinking ends."""

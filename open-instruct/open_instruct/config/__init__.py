@@ -1,0 +1,1 @@
+"""Flags, and the plans of GPUs and memory that follow from them."""

@@ -1,0 +1,1 @@
+"""Rows -> tokenised prompts, and the types that the stages hand on."""

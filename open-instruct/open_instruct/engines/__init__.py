@@ -1,0 +1,1 @@
+"""Policy engines: vLLM in Ray actors, the pool of them, their weights."""

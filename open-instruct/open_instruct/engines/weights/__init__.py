@@ -1,0 +1,1 @@
+"""The learner's weights on their way into the engines."""

@@ -1,0 +1,1 @@
+"""Packed batches -> a step: loss, optimiser, reference policy, checkpoints."""

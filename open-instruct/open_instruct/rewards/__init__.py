@@ -1,0 +1,1 @@
+"""Samples -> rewards: verifiers by name, judge types, shaping."""

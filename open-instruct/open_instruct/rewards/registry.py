@@ -1,0 +1,127 @@
+"""Verifiers: what turns a response into a score, found by the name in a row's `dataset` column.
+
+A verifier is a direct subclass of `VerifierFunction`. `build_all_verifiers` makes one
+of each that is imported or that an installed package offers (entry-point groups
+``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``), and
+`RewardConfig` combines those that a row names into the row's reward. Those without a
+judge (`gsm8k`, `math`, `ifeval`, `string_f1`) are in `open_instruct.verifiers`.
+
+A score of None is a missing value: the verifier could not tell. It is never a zero,
+and it makes the sample's reward None.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
+from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
+from open_instruct.verifiers.base import PluginError, UnknownVerifier, VerifierFunction
+
+VERIFIER_GROUP = "open_instruct.verifiers"
+JUDGE_GROUP = "open_instruct.judges"
+
+
+def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, VerifierFunction]:
+    """One instance of every verifier, by lower-case name.
+
+    Classes first (imported direct subclasses, then installed packages'), then a
+    `LMJudgeVerifier` for each judge type that no class has taken; ``remap_verifier``
+    ("old=new") last. Raises ValueError when two verifiers share a name, and
+    `PluginError` for an entry point that cannot be used.
+    """
+    verifiers: dict[str, VerifierFunction] = {}
+    for cls in _verifier_classes():
+        config = cls.get_config_class().from_args(args, streaming_config)
+        _add(verifiers, cls(config))  # ty: ignore[invalid-argument-type]
+    specs = judge_specs()
+    for point in entry_points(group=JUDGE_GROUP):
+        spec = _load(point)
+        if not isinstance(spec, JudgeSpec):
+            raise PluginError(f"{_told(point)} is a {type(spec).__name__}, not a JudgeSpec")
+        if spec.name in specs:
+            raise PluginError(f"{_told(point)}: judge type {spec.name!r} exists already")
+        specs[spec.name] = spec
+    config = LMJudgeVerifierConfig.from_args(args, streaming_config)
+    for name, spec in specs.items():
+        if f"general-{name}".lower() not in verifiers:
+            _add(verifiers, LMJudgeVerifier(spec, config))
+    _remap(verifiers, getattr(args, "remap_verifier", None) or getattr(streaming_config, "remap_verifier", None))
+    return verifiers
+
+
+def _verifier_classes() -> list[type[VerifierFunction]]:
+    import open_instruct.verifiers  # noqa: F401 - imports this module, so not at the top
+
+    # By full name: a module that is loaded twice must not count twice.
+    found = {(cls.__module__, cls.__qualname__): cls for cls in VerifierFunction.__subclasses__()}
+    for point in entry_points(group=VERIFIER_GROUP):
+        cls = _load(point)
+        if not (inspect.isclass(cls) and issubclass(cls, VerifierFunction)):
+            raise PluginError(f"{_told(point)} is not a subclass of VerifierFunction")
+        found[cls.__module__, cls.__qualname__] = cls
+    return [cls for cls in found.values() if cls is not LMJudgeVerifier and not inspect.isabstract(cls)]
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{_told(point)} cannot be imported: {error}") from error
+
+
+def _told(point: EntryPoint) -> str:
+    package = f" of package {point.dist.name}" if point.dist else ""
+    return f"entry point {point.name!r} = {point.value!r} ({point.group}){package}"
+
+
+def _add(verifiers: dict[str, VerifierFunction], verifier: VerifierFunction) -> None:
+    key = verifier.name.lower()
+    if key in verifiers:
+        one, other = type(verifiers[key]), type(verifier)
+        raise ValueError(
+            f"two verifiers are called {key!r}: {one.__module__}.{one.__qualname__} "
+            f"and {other.__module__}.{other.__qualname__}"
+        )
+    verifiers[key] = verifier
+
+
+def _remap(verifiers: dict[str, VerifierFunction], remap: str | None) -> None:
+    if not remap:
+        return
+    old, equals, new = (part.strip().lower() for part in remap.partition("="))
+    if not (old and equals and new):
+        raise ValueError(f"--remap_verifier {remap!r} is not of the form old=new")
+    if new not in verifiers:
+        raise UnknownVerifier(f"--remap_verifier {remap!r}: {_unknown(new, verifiers)}")
+    verifiers[old] = verifiers[new]
+
+
+def check_verifier_names(
+    names_by_row: Iterable[str | Sequence[str]], verifiers: Mapping[str, VerifierFunction]
+) -> None:
+    """Raise `UnknownVerifier` unless every name in a `dataset` column is a verifier's.
+
+    Names are compared in lower case; rows are counted from 1.
+    """
+    bad: dict[str, list[int]] = {}
+    for number, names in enumerate(names_by_row, start=1):
+        for name in [names] if isinstance(names, str) else names or [""]:
+            if str(name).lower() not in verifiers:
+                bad.setdefault(str(name), []).append(number)
+    if bad:
+        lines = []
+        for name, rows in bad.items():
+            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+            lines.append(f"row {rows[0]}{more}: {_unknown(name, verifiers)}")
+        known = ", ".join(sorted(verifiers))
+        raise UnknownVerifier("\n".join(lines) + f"\nThe column 'dataset' must name one of: {known}")
+
+
+def _unknown(name: str, verifiers: Mapping[str, VerifierFunction]) -> str:
+    close = difflib.get_close_matches(name.lower(), verifiers, n=1)
+    return f"no verifier is called {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -1,0 +1,150 @@
+"""From samples to scored samples: decode, ask the row's verifiers, shape, keep missing apart from zero."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from flip_plugin.rows.checks import labels_by_verifier
+from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.rewards.row_reward import RewardConfig, SampleReward
+from open_instruct.rewards.shaping import NOT_STOPPED, RewardShaping
+from open_instruct.verifiers.base import VerificationResult, VerifierFunction
+
+
+class JudgeFailure(RuntimeError):
+    """Too many rewards of a step are missing for the step to mean anything."""
+
+
+class RowScorer:
+    """Scores the samples of a row. Pickles: the tokenizer is loaded where it is used."""
+
+    def __init__(
+        self,
+        tokenizer_name: str,
+        reward_config: RewardConfig,
+        reported: dict[str, VerifierFunction],
+        shaping: RewardShaping | None = None,
+        *,
+        chat_template_name: str | None = None,
+        tokenizer_revision: str | None = None,
+    ) -> None:
+        self.tokenizer_name, self.reward_config, self.reported = tokenizer_name, reward_config, reported
+        self.shaping = shaping or RewardShaping()
+        self._tokenizer_options = {"chat_template_name": chat_template_name, "revision": tokenizer_revision}
+        self._tokenizer: Any = None
+
+    def warm_up(self) -> None:
+        """Load the tokenizer and import the judge's client ahead of the first reply."""
+        from open_instruct.data.templates import get_tokenizer
+
+        if self._tokenizer is None:
+            self._tokenizer = get_tokenizer(self.tokenizer_name, **self._tokenizer_options)
+            from flip_plugin.judge.litellm_setup import import_litellm
+
+            import_litellm()  # 2.6 s, better now than in the first step
+
+    def verifiers(self) -> list[VerifierFunction]:
+        """All that may be asked, rewarded and reported."""
+        return [*self.reward_config.verifier_functions.values(), *self.reported.values()]
+
+    async def score(self, row: dict[str, Any], samples: list[Sample], max_tokens: int) -> list[ScoredSample]:
+        """All samples of one row at once, in their order; `max_tokens` is the longest that they could be."""
+        self.warm_up()
+        texts = self._tokenizer.batch_decode([s.token_ids for s in samples], skip_special_tokens=True)
+        opens_think = self._opens_think(row)  # of the prompt, so once for all its samples
+        scores = (self._score(row, s, text, max_tokens, opens_think) for s, text in zip(samples, texts, strict=True))
+        return list(await asyncio.gather(*scores))
+
+    async def _score(
+        self, row: dict[str, Any], sample: Sample, response: str, max_tokens: int, opens_think: bool
+    ) -> ScoredSample:
+        start = time.perf_counter()
+        state = {
+            "messages": row["messages"],
+            "finish_reason": sample.finish_reason,
+            "prompt_opens_think": opens_think,
+        }
+        result = await self._verify(row, sample, response, state)
+        judged = time.perf_counter() - start
+        shaped = self.shaping.shape(
+            result.reward,
+            response=response,
+            finish_reason=sample.finish_reason,
+            num_tokens=len(sample.token_ids),
+            max_tokens=max_tokens,
+        )
+        values = [r.score for r in result.per_verifier.values()]
+        present = [v for v in values if v is not None]
+        return ScoredSample(
+            sample,
+            response,
+            reward=shaped.reward,
+            score=sum(present) / len(present) if len(present) == len(values) and values else None,
+            status=result.status,
+            per_verifier=result.per_verifier,
+            reported=await self._report(row, sample, response, state),
+            format_reward=shaped.format_reward,
+            overlong=shaped.overlong,
+            judge_seconds=judged,
+            judge_start=start,
+        )
+
+    async def _verify(self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]) -> SampleReward:
+        """What the row's verifiers say; they are not asked where their answer could not count."""
+        if self.shaping.penalised(sample.finish_reason):
+            return SampleReward(None, status=NOT_STOPPED)
+        if not self.shaping.apply_verifiable_reward:
+            return SampleReward(None)
+        return await self.reward_config.score_sample(
+            response, sample.token_ids, row["ground_truth"], row["dataset"], row["prompt"], state
+        )
+
+    def _opens_think(self, row: dict[str, Any]) -> bool:
+        """Templates of thinking models open the block in the prompt, so responses only close it."""
+        return self._tokenizer.decode(row["input_ids_prompt"][-8:]).rstrip().endswith("<think>")
+
+    async def _report(
+        self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]
+    ) -> dict[str, float | None]:
+        label = labels_by_verifier(row["dataset"], row["ground_truth"])[0][1]
+        results: dict[str, float | None] = {}
+        for name, verifier in self.reported.items():
+            result = await verifier.async_call(sample.token_ids, response, label, row["prompt"], rollout_state=state)
+            results[name] = result.score
+        return results
+
+
+#: Missing for what the policy wrote: counted, but no reason to stop a run.
+NOT_THE_JUDGES_FAULT = frozenset({"truncated", "empty_response"})
+
+
+def check_invalid_share(groups: list[Group], limit: float, where: str) -> None:
+    """Raise `JudgeFailure`, with the judge's own words, when more than `limit` of the judgements failed.
+
+    Only samples whose verifiers were asked count, also those whose reward does not depend on the answer.
+    """
+    judged = [s for g in groups for s in g.samples if s.per_verifier and s.status not in NOT_THE_JUDGES_FAULT]
+    missing = [s for s in judged if any(result.score is None for result in s.per_verifier.values())]
+    if len(missing) <= limit * len(judged):
+        return
+    statuses = Counter(s.status for s in missing)
+    errors = Counter(e for s in missing for e in _errors(s.per_verifier.values()))
+    counted = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    said = "".join(f"\n  {count} x {error}" for error, count in errors.most_common(3))
+    raise JudgeFailure(
+        f"{len(missing)} of {len(judged)} rewards of {where} are missing ({counted}), which is more than "
+        f"--llm_judge_max_invalid_frac {limit} allows. The judge said:{said or ' nothing'}"
+    )
+
+
+def _errors(results: Any) -> list[str]:
+    found = []
+    for result in results:
+        assert isinstance(result, VerificationResult)
+        error = (result.details or {}).get("error")
+        if result.score is None and error:
+            found.append(str(error)[:400])
+    return found

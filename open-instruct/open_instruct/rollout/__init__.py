@@ -1,0 +1,1 @@
+"""Prompts -> scored groups -> packed batches: the data side of a run."""

@@ -1,0 +1,99 @@
+"""What a verifier is: a response -> a score, or None where it could not tell."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
+
+
+class UnknownVerifier(ValueError):
+    """A row names a verifier that does not exist; the text says which row and what is known."""
+
+
+class PluginError(ValueError):
+    """An installed plugin cannot be used; the text names it."""
+
+
+class MissingLibrary(PluginError):
+    """A verifier's library is not installed, or does not work here; the text says which and what to do."""
+
+
+@dataclass
+class VerificationResult:
+    """`score` in the verifier's own 0..1, or None with a `status` other than "ok".
+
+    `cost` in US dollars; `details` is for logs (a judge's error stands under ``"error"``).
+    """
+
+    score: float | None
+    cost: float = 0.0
+    reasoning: str | None = None
+    status: str = "ok"
+    details: dict[str, Any] | None = None
+
+
+@dataclass
+class VerifierConfig:
+    """Options of a verifier: a field takes the argument of the same name."""
+
+    @classmethod
+    def from_args(cls, *sources: Any) -> Self:
+        """Copy by name from the first source that has the name. Raises ValueError for what nobody gives."""
+        values = {}
+        for option in fields(cls):
+            holder = next((one for one in sources if one is not None and hasattr(one, option.name)), None)
+            if holder is not None:
+                values[option.name] = getattr(holder, option.name)
+            elif option.default is MISSING and option.default_factory is MISSING:
+                raise ValueError(f"{cls.__name__} needs {option.name!r}, which is no argument of this run")
+        return cls(**values)
+
+
+class VerifierFunction(ABC):
+    """Base of all verifiers. Instances are pickled into other processes: open nothing in `__init__`."""
+
+    def __init__(self, name: str, weight: float = 1.0, verifier_config: VerifierConfig | None = None) -> None:
+        self.name = name
+        self.weight = weight
+        self.verifier_config = verifier_config
+
+    @classmethod
+    def get_config_class(cls) -> type[VerifierConfig]:
+        return VerifierConfig
+
+    def check(self) -> None:  # noqa: B027 - most need nothing
+        """Called once before a run whose rows use it. Raises `MissingLibrary` where something is not installed."""
+
+    def check_label(self, label: Any) -> None:
+        """Called for each row before a run. Raises ValueError: what is wrong with its ``ground_truth``."""
+        if not isinstance(label, (str, Sequence)):
+            raise ValueError(f"for {self.name} must be text, not {type(label).__name__}")
+
+    @abstractmethod
+    def __call__(
+        self,
+        tokenized_prediction: list[int],
+        prediction: str,
+        label: Any,
+        query: str | None = None,
+        rollout_state: Mapping[str, Any] | None = None,
+    ) -> VerificationResult:
+        """Score `prediction` against `label`, the row's ``ground_truth``.
+
+        `query` is the prompt as ``role: content`` lines; `rollout_state` holds ``messages`` (the
+        prompt's turns), ``finish_reason``, and ``prompt_opens_think``: the rendered prompt ends with ``<think>``.
+        """
+
+    async def async_call(
+        self,
+        tokenized_prediction: list[int],
+        prediction: str,
+        label: Any,
+        query: str | None = None,
+        rollout_state: Mapping[str, Any] | None = None,
+    ) -> VerificationResult:
+        """The same without blocking the loop; by default `__call__` in a thread."""
+        return await asyncio.to_thread(self, tokenized_prediction, prediction, label, query, rollout_state)
