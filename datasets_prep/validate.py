@@ -15,7 +15,6 @@ import argparse
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,7 +32,7 @@ from flip_plugin.rows.checks import (
     require_columns,
     validate_rows,
 )
-from flip_plugin.rows.verifiers import JUDGE_TYPES
+from flip_plugin.rows.verifiers import known_verifiers
 
 CARD = "card.json"
 
@@ -90,17 +89,6 @@ def _elsewhere(row: Mapping[str, Any]) -> bool:
     return label.strip() not in turns
 
 
-def known_verifiers(names: Collection[str] = ()) -> Collection[str]:
-    """The trainer's verifiers where it is installed, else the judge types; with `names`, those alone."""
-    if names:
-        return list(names)
-    if find_spec("open_instruct") is None:
-        return list(JUDGE_TYPES.values())
-    from open_instruct.rewards.registry import build_all_verifiers
-
-    return build_all_verifiers(None)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -110,10 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("data", nargs="+", metavar="WHERE", help="files, folders or hub ids")
     parser.add_argument("--split", default="train", help="split of a hub id (default train)")
-    parser.add_argument("--verifiers", nargs="+", default=(), help="known names (default: all of the trainer's)")
+    parser.add_argument("--verifiers", nargs="+", default=(), help="known names (default: all that are installed)")
     args = parser.parse_args(argv)
     try:
-        verifiers = known_verifiers(args.verifiers)
+        verifiers = args.verifiers or known_verifiers()
         for name in args.data:
             _validate(name, args.split, verifiers)
     except DatasetError as error:

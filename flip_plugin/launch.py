@@ -28,11 +28,11 @@ from typing import Any
 
 from flip_plugin.reward.environment import (
     MISSING_SCORE,
+    PROMPT_OPENS_THINK,
     VARIABLES,
     missing_score,
     options_from_env,
-    process_environment,
-    switch,
+    prompt_opens_think,
 )
 
 PACKAGE = "open_instruct"
@@ -46,8 +46,6 @@ OUR_GROUP = "open_instruct.verifiers"
 NOT_OFFERED = {"api_key", "target", "skip_truncated"}
 # A worker's current folder may be another than this process's.
 PATHS = {"prompts", "cache_path", "record"}
-# Upstream's verifiers see the response alone, not the template that came before it.
-PROMPT_OPENS_THINK = "FLIP_PROMPT_OPENS_THINK"
 # Variable -> what it is, for those that are no option of `FlipReward`.
 HERE_ALONE = {
     MISSING_SCORE: "what a sample gets whose judgement failed (default 0)",
@@ -166,15 +164,6 @@ def set_environment(given: Mapping[str, str | None], environ: Any = None) -> Non
     options_from_env(environ)
     missing_score(environ)
     prompt_opens_think(environ)
-
-
-def prompt_opens_think(environ: Mapping[str, str] | None = None) -> bool:
-    """``FLIP_PROMPT_OPENS_THINK``, False by default. Raises ValueError when it is neither true nor false."""
-    text = process_environment(environ).get(PROMPT_OPENS_THINK, "")
-    try:
-        return switch(text or "false")
-    except ValueError:
-        raise ValueError(f"{PROMPT_OPENS_THINK}={text!r} is neither true nor false") from None
 
 
 def set_paths(root: Path, script: Path) -> None:

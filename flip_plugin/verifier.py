@@ -22,10 +22,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flip_plugin.adapters.judged_verifier import JudgedVerifier
-from flip_plugin.launch import prompt_opens_think
 from flip_plugin.prompts.target import NoTarget, target_from_query, target_of_row
 from flip_plugin.reward.base import PRESETS
-from flip_plugin.reward.environment import missing_score, options_from_env
+from flip_plugin.reward.environment import missing_score, options_from_env, prompt_opens_think
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
 from open_instruct.ground_truth_utils import LMJudgeVerifierConfig, VerificationResult, VerifierFunction

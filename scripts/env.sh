@@ -6,7 +6,7 @@
 #
 # Without an argument the kind is FLIP_ENV (cpu or gpu), else gpu where `nvidia-smi -L`
 # works, else cpu. It installs uv if there is none (under .venv-tools), then the locked
-# packages of requirements/<kind>.txt, then this repository's two packages, editable.
+# packages of requirements/<kind>.txt, then this repository's three packages, editable.
 # Nothing outside the repository's folder is written, apart from uv's own cache.
 
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
@@ -36,7 +36,7 @@ detect_kind() {
 
 wanted() {  # what the stamp must say
     local files=("requirements/$KIND.txt" requirements/override-cpu.txt scripts/env.sh
-                 pyproject.toml open-instruct/pyproject.toml)
+                 pyproject.toml open-instruct/pyproject.toml datasets_prep/pyproject.toml)
     echo "$KIND $(cat "${files[@]}" | cksum | tr ' ' -) $ROOT"
 }
 
@@ -97,8 +97,8 @@ install() {
     fi
     # Compiled once, here: half a dozen processes of a run import these packages at the same time.
     "${pip[@]}" --compile-bytecode -r "requirements/$KIND.txt"
-    # The locks hold setuptools, so nothing has to be fetched to build these two.
-    "$UV" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . -e open-instruct
+    # The locks hold setuptools, so nothing has to be fetched to build these three.
+    "$UV" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . -e open-instruct -e datasets_prep
 }
 
 KIND="${1:-${FLIP_ENV:-$(detect_kind)}}"

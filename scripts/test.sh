@@ -8,5 +8,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/env.sh
 
 .venv/bin/ruff check
+.venv/bin/ruff format --check --quiet
 .venv/bin/ty check
 exec .venv/bin/python -m pytest --durations=10 "$@"

@@ -17,8 +17,8 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction
+from flip_plugin.rows.verifiers import JUDGE_TYPES
 
-JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
 ROW_SPLITS = ("train", "eval")
 
 

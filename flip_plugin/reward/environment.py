@@ -82,3 +82,16 @@ def missing_score(environ: Mapping[str, str] | None = None) -> float:
 def process_environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
     """The process's own by default, looked up now: `datasets` puts another object in its place (a parallel map)."""
     return os.environ if given is None else given
+
+
+# Upstream's verifiers see the response alone, not the template that came before it.
+PROMPT_OPENS_THINK = "FLIP_PROMPT_OPENS_THINK"
+
+
+def prompt_opens_think(environ: Mapping[str, str] | None = None) -> bool:
+    """``FLIP_PROMPT_OPENS_THINK``, False by default. Raises ValueError when it is neither true nor false."""
+    text = process_environment(environ).get(PROMPT_OPENS_THINK, "")
+    try:
+        return switch(text or "false")
+    except ValueError:
+        raise ValueError(f"{PROMPT_OPENS_THINK}={text!r} is neither true nor false") from None

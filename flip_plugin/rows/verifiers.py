@@ -1,11 +1,25 @@
-"""The names that a row's `dataset` column may hold."""
+"""The names that a row's `dataset` column may hold: the trainer's own, and those of installed packages.
+
+What an installed package offers under `VERIFIER_GROUP` is a class of verifiers, or a plain function of
+(response, label), which is known by its entry point's name; under `JUDGE_GROUP` it is a judge type, whose verifier
+is ``general-NAME``.
+"""
 
 from __future__ import annotations
 
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
 from flip_plugin.rows.checks import DatasetError
 
-# The `dataset` column of each judge type; other judge types are general-NAME.
+VERIFIER_GROUP = "open_instruct.verifiers"
+JUDGE_GROUP = "open_instruct.judges"
+
+#: The `dataset` column of each judge type; other judge types are general-NAME.
 JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}
+#: Names that the trainer knows, whether it is installed here or not.
+BUILT_IN = (*JUDGE_TYPES.values(), "gsm8k", "math", "ifeval", "string_f1")
 
 
 def dataset_of(judge_type: str) -> str:
@@ -14,3 +28,40 @@ def dataset_of(judge_type: str) -> str:
     if not name:
         raise DatasetError("--judge_type is empty: flip, quality, or the name of another judge type")
     return name if name.startswith("general-") else JUDGE_TYPES.get(name, f"general-{name}")
+
+
+def known_verifiers() -> dict[str, Any]:
+    """Every name that a row may hold, in lower case, with its verifier, or None where labels cannot be asked about.
+
+    Those of the trainer itself are there without it. Raises `DatasetError` for an entry point that cannot be loaded.
+    """
+    known: dict[str, Any] = dict.fromkeys(BUILT_IN)
+    for point in entry_points(group=VERIFIER_GROUP):
+        found = _load(point)
+        if inspect.isclass(found):
+            verifier = found(found.get_config_class().from_args())
+            known[verifier.name.lower()] = verifier
+        elif found is not None:
+            known[point.name.lower()] = None
+    for point in entry_points(group=JUDGE_GROUP):
+        known[f"general-{_load(point).name}".lower()] = None
+    return known
+
+
+def _load(point: EntryPoint) -> Any:
+    """What the entry point names; None where it needs a trainer that is not installed."""
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        if getattr(error, "name", None) == "open_instruct":
+            return None
+        raise DatasetError(
+            f"{described(point)} cannot be imported: {error}. Repair or uninstall that package, or name the known "
+            "verifiers yourself (--verifiers)"
+        ) from error
+
+
+def described(point: EntryPoint) -> str:
+    """An entry point in words, with the package that offers it."""
+    package = f" of package {point.dist.name}" if point.dist else ""
+    return f"entry point {point.name!r} = {point.value!r} ({point.group}){package}"

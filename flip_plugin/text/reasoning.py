@@ -17,3 +17,8 @@ def after_thinking(text: str) -> str | None:
     closed = [match.end() for match in THINK_CLOSE.finditer(text)]
     rest = text[closed[-1] :] if closed else text
     return None if THINK_OPEN.search(rest) else rest
+
+
+def answer_of(response: str | None) -> str:
+    """What follows the thinking of a response, without space around it; "" where there is nothing."""
+    return (after_thinking(response or "") or "").strip()

@@ -1,6 +1,7 @@
 """`tag` changes the column `dataset` alone; `validate` and the trainer refuse the same rows in the same words."""
 
 import json
+from importlib.metadata import EntryPoint
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,8 +11,9 @@ from prep_cases import TINY_TOKENIZER, prompt, read_rows, wildchat, write
 from datasets_prep import tag, validate
 from datasets_prep.prepare import main as prepare
 from datasets_prep.tiny_world.rows import make_rows
+from flip_plugin.rows import verifiers
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.verifiers import dataset_of
+from flip_plugin.rows.verifiers import BUILT_IN, VERIFIER_GROUP, dataset_of, known_verifiers
 from open_instruct.data.rows import load_dataset_mixer
 from open_instruct.data.templates import get_tokenizer
 from open_instruct.data.transform import prepare_dataset
@@ -240,9 +242,25 @@ def test_a_label_that_is_no_turn_is_told_but_passes(tmp_path, capsys):
     assert "the ground_truth of 1 rows is no turn of their messages: 2" in capsys.readouterr().out
 
 
-def test_without_the_trainer_the_judge_types_are_known(monkeypatch):
-    monkeypatch.setattr(validate, "find_spec", lambda name: None)
-    assert validate.known_verifiers() == ["general-flip", "general-quality"]
+def test_without_the_trainer_its_names_are_known(monkeypatch):
+    def load(point):
+        raise ModuleNotFoundError("No module named 'open_instruct'", name="open_instruct")
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    assert set(known_verifiers()) == set(BUILT_IN)
+
+
+def test_a_broken_package_of_a_verifier_is_named(monkeypatch, tmp_path, capsys):
+    point = EntryPoint("mine", "no_such_module:verify", VERIFIER_GROUP)
+    monkeypatch.setattr(verifiers, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
+    assert validate.main([str(write(tmp_path / "rows.jsonl", [row()]))]) == 1
+    assert "entry point 'mine' = 'no_such_module:verify'" in capsys.readouterr().err
+
+
+def test_names_and_label_checks_are_the_trainers(known):
+    here = known_verifiers()
+    assert set(here) == set(known)
+    assert here["gsm8k"] is not None and here["constraints_satisfied"] is None
 
 
 def test_rows_of_the_tiny_world_pass_and_load(tmp_path, known):

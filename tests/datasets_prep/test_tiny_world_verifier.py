@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasets_prep.tiny_world.verifier import ConstraintsVerifier
-from open_instruct.verifiers.base import VerifierFunction
+from open_instruct.config.args import Args
+from open_instruct.rewards.registry import build_all_verifiers
 
 INSTRUCTION = (
     "Write a gloomy letter about honey bees for old sailors: two sentences, mention the lantern, end with a "
@@ -15,10 +15,12 @@ RESPONSE = (
 )
 
 
-async def test_the_score_is_the_share_of_satisfied_attributes():
-    verifier = ConstraintsVerifier()
-    assert isinstance(verifier, VerifierFunction)
-    assert verifier.name == "constraints_satisfied"
+@pytest.fixture(scope="module")
+def verifier():
+    return build_all_verifiers(Args())["constraints_satisfied"]
+
+
+async def test_the_score_is_the_share_of_satisfied_attributes(verifier):
     full = await verifier.async_call([1, 2], RESPONSE, INSTRUCTION, "a query")
     part = await verifier.async_call([1, 2], RESPONSE.replace("lantern", "violin"), INSTRUCTION, "a query")
     assert full.score == 1.0
@@ -27,5 +29,5 @@ async def test_the_score_is_the_share_of_satisfied_attributes():
 
 
 @pytest.mark.parametrize("label", ["Some other dataset's answer", "", None])
-async def test_foreign_labels_score_nothing(label):
-    assert (await ConstraintsVerifier().async_call([], RESPONSE, label, "a query")).score == 0.0
+async def test_foreign_labels_score_nothing(verifier, label):
+    assert (await verifier.async_call([], RESPONSE, label, "a query")).score == 0.0

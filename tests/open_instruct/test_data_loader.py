@@ -12,7 +12,7 @@ import re
 import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
-from datasets_prep.tiny_world.verifier import ConstraintsVerifier
+from datasets_prep.tiny_world.verifier import constraints_satisfied
 from open_instruct.config.args import Args
 from open_instruct.data.prompt_stream import NoPromptsLeft, PromptOrder, PromptStream
 from open_instruct.data.templates import get_tokenizer
@@ -22,7 +22,7 @@ from open_instruct.engines.sleep import Turns
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.rewards.scorer import JudgeFailure, RowScorer
 from open_instruct.rollout.prep_actor import DataPreparationActor, initial_state
-from open_instruct.verifiers.base import VerificationResult
+from open_instruct.verifiers.base import FunctionVerifier, VerificationResult
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"
 PROMPTS, GROUP = 4, 2
@@ -89,7 +89,7 @@ class World:
             **flags,
         }
         self.args = Args(**flags)
-        verifier = verifier or ConstraintsVerifier()
+        verifier = verifier or FunctionVerifier("constraints_satisfied", constraints_satisfied)
         scorer = RowScorer(TOKENIZER, RewardConfig({"constraints_satisfied": verifier}), {})
         scorer._tokenizer = tokenizer  # spares the import of the judge's client
         self.engine = Engine(rows, tokenizer, delays)

@@ -26,18 +26,15 @@ from typing import Any, Protocol
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges.spec import JudgeSpec, open_model
-from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.evals.records.items import EvalItem, Value
 from flip_plugin.judge.event_loop import in_worker
 from flip_plugin.prompts.target import render_context
-from flip_plugin.text.reasoning import after_thinking
+from flip_plugin.text.reasoning import answer_of
 
 # Of a long response, where its answer is looked for.
 READ_CHARACTERS = 10_000
 IFEVAL = ("ifeval", "ifeval_loose", "ifeval_inst", "ifeval_inst_loose")
 HOW_TO_INSTALL = "uv pip install 'flip-plugin[checks]'"
-
-# (value or None, why there is none)
-Value = tuple[float | None, str | None]
 
 
 class Metric(Protocol):
@@ -73,11 +70,6 @@ def open_metric(text: str, *, max_tokens: int = 512, timeout: float = 120.0) -> 
         )
 
 
-def seen(response: str | None) -> str:
-    """What of a response is scored."""
-    return (after_thinking(response or "") or "").strip()
-
-
 class IFEvalMetric:
     """Needs ``meta["instruction_id_list"]`` and ``meta["kwargs"]``."""
 
@@ -92,7 +84,7 @@ class IFEvalMetric:
         if not ids or not kwargs or len(ids) != len(kwargs):
             raise CommandError(f"item {item.id!r} has no IFEval instructions in its meta: choose another --metric")
         requirements = [{"name": one, "checks": [[one, dict(given)]]} for one, given in zip(ids, kwargs, strict=True)]
-        return await asyncio.gather(*(self._one(requirements, seen(response)) for response in item.responses))
+        return await asyncio.gather(*(self._one(requirements, answer_of(response)) for response in item.responses))
 
     async def _one(self, requirements: list[dict[str, Any]], response: str) -> Value:
         versions = loose_versions(response) if self.loose else [response]
@@ -125,7 +117,7 @@ class MathMetric:
         answer = item.meta.get("answer")
         if answer is None or not str(answer).strip():
             raise CommandError(f"item {item.id!r} has no answer in its meta: choose another --metric")
-        return await asyncio.gather(*(self._one(str(answer), seen(response)) for response in item.responses))
+        return await asyncio.gather(*(self._one(str(answer), answer_of(response)) for response in item.responses))
 
     async def _one(self, answer: str, response: str) -> Value:
         value, problem = await _checked("answer", label=answer, response=response[-READ_CHARACTERS:])
@@ -180,7 +172,7 @@ class FunctionMetric:
     async def score(self, item: EvalItem) -> list[Value]:
         """See the module's text. What the function raises ends the run: it is the caller's own."""
         prompt = prompt_text(item)
-        return await in_worker(lambda: [self._one(prompt, seen(response)) for response in item.responses])
+        return await in_worker(lambda: [self._one(prompt, answer_of(response)) for response in item.responses])
 
     def _one(self, prompt: str, response: str) -> Value:
         value = self.function(prompt, response)

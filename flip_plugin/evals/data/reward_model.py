@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.data.metrics import Value, seen
-from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.evals.records.items import EvalItem, Value
 from flip_plugin.judge.event_loop import in_worker
 from flip_plugin.prompts.target import normalize_messages
+from flip_plugin.text.reasoning import answer_of
 
 
 class RewardModelMetric:
@@ -74,7 +74,7 @@ class RewardModelMetric:
         values: list[Value] = [(None, "longer than the reward model's window")] * len(item.responses)
         fitting: list[tuple[int, list[int]]] = []
         for index, response in enumerate(item.responses):
-            conversation = [*asked, {"role": "assistant", "content": seen(response)}]
+            conversation = [*asked, {"role": "assistant", "content": answer_of(response)}]
             ids = self._tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False)
             if self._window is None or len(ids) <= self._window:
                 fitting.append((index, ids))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges.methods import MethodJudge, make_method
 from flip_plugin.evals.judges.options import EvalOptions
-from flip_plugin.evals.judges.spec import JudgeSpec, open_judge
+from flip_plugin.evals.judges.spec import JudgeSpec, open_model
 from flip_plugin.evals.records.items import EvalItem, Judgement, has_failed
 from flip_plugin.evals.records.journal import Journal, read_judgements
 
@@ -171,3 +172,22 @@ async def _ask(session: _Session, todo: Iterator[tuple[MethodJudge, EvalItem]], 
 
 def _invalid(judgement: Judgement) -> int:
     return sum(status != "ok" for status in judgement.statuses)
+
+
+@contextmanager
+def open_judge(spec: JudgeSpec, options: EvalOptions) -> Generator[Callable[[int], Any]]:
+    """``with open_judge(...) as client_of: client_of(seed)``: a `JudgeClient`, or one with its interface.
+
+    An offline judge's model is loaded once for all its seeds and is gone at the end. It batches as much as it can:
+    ``--max_concurrency`` is about servers.
+    """
+    with open_model(
+        spec,
+        timeout=options.timeout,
+        max_concurrency=options.max_concurrency,
+        cache_path=options.cache_of(spec),
+        log_path=Path(options.output) / f"{spec.name}.engine.log",
+    ) as client:
+        yield lambda seed: client(
+            seed=seed, temperature=options.temperature, max_tokens=options.max_tokens, thinking=options.thinking
+        )

@@ -1,7 +1,7 @@
 """Which judge model, where: ``[NAME=]MODEL[@URL]`` or ``[NAME=]vllm:PATH_OR_HF_ID``.
 
-`open_judge` makes the clients of one judge, one a seed: the seed is part of the sampling, so that neither a
-cache nor a server mixes two runs.
+`open_model` makes clients of one model. Its seed is part of the sampling, so that neither a cache nor a server
+mixes two runs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flip_plugin.errors import CommandError
-
-if TYPE_CHECKING:
-    from flip_plugin.evals.judges.options import EvalOptions
 
 OFFLINE = "vllm:"
 # What may stand in a file's name, and keeps `<judge>.<method>.<seed>.jsonl` apart.
@@ -74,25 +71,6 @@ def parse_judges(texts: Sequence[str]) -> list[JudgeSpec]:
         if any(other.name.lower() == spec.name.lower() for other in specs[:at]):
             raise CommandError(f"two judges are called {spec.name!r}: name them apart, as in a={spec.model}")
     return specs
-
-
-@contextmanager
-def open_judge(spec: JudgeSpec, options: EvalOptions) -> Generator[Callable[[int], Any]]:
-    """``with open_judge(...) as client_of: client_of(seed)``: a `JudgeClient`, or one with its interface.
-
-    An offline judge's model is loaded once for all its seeds and is gone at the end. It batches as much as it can:
-    ``--max_concurrency`` is about servers.
-    """
-    with open_model(
-        spec,
-        timeout=options.timeout,
-        max_concurrency=options.max_concurrency,
-        cache_path=options.cache_of(spec),
-        log_path=Path(options.output) / f"{spec.name}.engine.log",
-    ) as client:
-        yield lambda seed: client(
-            seed=seed, temperature=options.temperature, max_tokens=options.max_tokens, thinking=options.thinking
-        )
 
 
 @contextmanager

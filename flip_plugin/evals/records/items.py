@@ -102,3 +102,6 @@ def has_failed(judgement: Judgement) -> bool:
 
 
 TIES = "Ties"
+
+# (value or None, why there is none)
+Value = tuple[float | None, str | None]

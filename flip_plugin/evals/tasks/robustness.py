@@ -19,9 +19,9 @@ from flip_plugin.evals.attacks.forged import forged_with
 from flip_plugin.evals.attacks.outcomes import EVALUATION, print_table, robustness_cells
 from flip_plugin.evals.attacks.pairs import ALONE, Duels, make_duels
 from flip_plugin.evals.attacks.paraphrase import paraphrase_all, paraphrase_attack
-from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.engine import judge_items, open_judge, tell_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
-from flip_plugin.evals.judges.spec import JudgeSpec, open_judge
+from flip_plugin.evals.judges.spec import JudgeSpec
 from flip_plugin.evals.records.items import EvalItem, Judgement
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.stats.rows import MISSING_RULE

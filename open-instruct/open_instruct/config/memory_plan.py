@@ -121,7 +121,8 @@ def describe_one_gpu(
         (
             "learner",
             _gib(learner.total),
-            f"weights {_gib(learner.weights)}, gradients {_gib(learner.gradients)}, optimiser {_gib(learner.optimizer)}, "
+            f"weights {_gib(learner.weights)}, gradients {_gib(learner.gradients)}, "
+            f"optimiser {_gib(learner.optimizer)}, "
             f"logits {_gib(learner.logits)}, activations from {_gib(learner.activations)}"
             + (f", reference {_gib(learner.reference)}" if learner.reference else ""),
         ),

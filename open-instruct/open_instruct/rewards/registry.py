@@ -1,10 +1,10 @@
 """Verifiers: what turns a response into a score, found by the name in a row's `dataset` column.
 
-A verifier is a direct subclass of `VerifierFunction`. `build_all_verifiers` makes one
-of each that is imported or that an installed package offers (entry-point groups
-``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``), and
-`RewardConfig` combines those that a row names into the row's reward. Those without a
-judge (`gsm8k`, `math`, `ifeval`, `string_f1`) are in `open_instruct.verifiers`.
+A verifier is a direct subclass of `VerifierFunction`, or a plain function of (response, label), which has its entry
+point's name. `build_all_verifiers` makes one of each that is imported or that an installed package offers
+(entry-point groups ``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``), and `RewardConfig`
+combines those that a row names into the row's reward. Those without a judge (`gsm8k`, `math`, `ifeval`,
+`string_f1`) are in `open_instruct.verifiers`.
 
 A score of None is a missing value: the verifier could not tell. It is never a zero,
 and it makes the sample's reward None.
@@ -18,33 +18,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import open_instruct.verifiers  # noqa: F401 - its classes are found as subclasses
+from flip_plugin.rows.verifiers import JUDGE_GROUP, VERIFIER_GROUP, described
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
-from open_instruct.verifiers.base import PluginError, UnknownVerifier, VerifierFunction
-
-VERIFIER_GROUP = "open_instruct.verifiers"
-JUDGE_GROUP = "open_instruct.judges"
+from open_instruct.verifiers.base import FunctionVerifier, PluginError, UnknownVerifier, VerifierFunction
 
 
 def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, VerifierFunction]:
     """One instance of every verifier, by lower-case name.
 
-    Classes first (imported direct subclasses, then installed packages'), then a
-    `LMJudgeVerifier` for each judge type that no class has taken; ``remap_verifier``
-    ("old=new") last. Raises ValueError when two verifiers share a name, and
-    `PluginError` for an entry point that cannot be used.
+    Classes first (imported direct subclasses, then installed packages'), then plain functions, then a
+    `LMJudgeVerifier` for each judge type that no class has taken; ``remap_verifier`` ("old=new") last.
+    Raises ValueError when two verifiers share a name, and `PluginError` for an entry point that cannot be used.
     """
     verifiers: dict[str, VerifierFunction] = {}
-    for cls in _verifier_classes():
+    offered = [(point, _load(point)) for point in entry_points(group=VERIFIER_GROUP)]
+    for cls in _verifier_classes(offered):
         config = cls.get_config_class().from_args(args, streaming_config)
         _add(verifiers, cls(config))  # ty: ignore[invalid-argument-type]
+    for point, function in offered:
+        if not inspect.isclass(function):
+            _add(verifiers, FunctionVerifier(point.name, function))
     specs = judge_specs()
     for point in entry_points(group=JUDGE_GROUP):
         spec = _load(point)
         if not isinstance(spec, JudgeSpec):
-            raise PluginError(f"{_told(point)} is a {type(spec).__name__}, not a JudgeSpec")
+            raise PluginError(f"{described(point)} is a {type(spec).__name__}, not a JudgeSpec")
         if spec.name in specs:
-            raise PluginError(f"{_told(point)}: judge type {spec.name!r} exists already")
+            raise PluginError(f"{described(point)}: judge type {spec.name!r} exists already")
         specs[spec.name] = spec
     config = LMJudgeVerifierConfig.from_args(args, streaming_config)
     for name, spec in specs.items():
@@ -54,29 +56,24 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
     return verifiers
 
 
-def _verifier_classes() -> list[type[VerifierFunction]]:
-    import open_instruct.verifiers  # noqa: F401 - imports this module, so not at the top
-
+def _verifier_classes(offered: Sequence[tuple[EntryPoint, Any]]) -> list[type[VerifierFunction]]:
+    """The verifiers' classes, those that are imported and those that packages offer."""
     # By full name: a module that is loaded twice must not count twice.
     found = {(cls.__module__, cls.__qualname__): cls for cls in VerifierFunction.__subclasses__()}
-    for point in entry_points(group=VERIFIER_GROUP):
-        cls = _load(point)
-        if not (inspect.isclass(cls) and issubclass(cls, VerifierFunction)):
-            raise PluginError(f"{_told(point)} is not a subclass of VerifierFunction")
-        found[cls.__module__, cls.__qualname__] = cls
-    return [cls for cls in found.values() if cls is not LMJudgeVerifier and not inspect.isabstract(cls)]
+    for point, cls in offered:
+        if inspect.isclass(cls) and issubclass(cls, VerifierFunction):
+            found[cls.__module__, cls.__qualname__] = cls
+        elif inspect.isclass(cls) or not callable(cls):
+            raise PluginError(f"{described(point)} is neither a subclass of VerifierFunction nor a function")
+    ours = (LMJudgeVerifier, FunctionVerifier)  # made for a judge type, or for a function
+    return [cls for cls in found.values() if cls not in ours and not inspect.isabstract(cls)]
 
 
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"{_told(point)} cannot be imported: {error}") from error
-
-
-def _told(point: EntryPoint) -> str:
-    package = f" of package {point.dist.name}" if point.dist else ""
-    return f"entry point {point.name!r} = {point.value!r} ({point.group}){package}"
+        raise PluginError(f"{described(point)} cannot be imported: {error}") from error
 
 
 def _add(verifiers: dict[str, VerifierFunction], verifier: VerifierFunction) -> None:

@@ -9,49 +9,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
 from flip_plugin.files.redaction import without_secrets
 from open_instruct.config.args import Args, FlagError
+from open_instruct.trackers.base import TrackedRun, Tracker
 
 logger = logging.getLogger(__name__)
 
 #: Flag -> the package that it needs.
 PACKAGES = {"tensorboard": "tensorboard", "with_tracking": "wandb", "trackio": "trackio"}
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """What a tracker is told about the run.
-
-    `resume_step`: the step that a continued run goes on after, None for a new run. `config`: its flags,
-    without keys.
-    """
-
-    output_dir: Path
-    name: str
-    project: str = "open_instruct"
-    entity: str | None = None
-    group: str | None = None
-    tags: tuple[str, ...] = ()
-    config: dict[str, Any] = field(default_factory=dict)
-    resume_step: int | None = None
-
-
-class Tracker(Protocol):
-    """Takes a run's numbers. Whatever it raises switches it off."""
-
-    name: str
-
-    def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """The finite numbers of one step; steps rise, but start again after `resume_step` in a continued run."""
-        ...
-
-    def close(self, failed: bool) -> None:
-        """The run is over; `failed` when an error ended it."""
-        ...
 
 
 def tracked_run(args: Args, resume_step: int | None) -> TrackedRun:

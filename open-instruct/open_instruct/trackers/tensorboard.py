@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from open_instruct.trackers import TrackedRun
+from open_instruct.trackers.base import TrackedRun
 
 
 class TensorBoardTracker:

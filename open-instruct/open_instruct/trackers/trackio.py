@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from open_instruct.config.args import FlagError
-from open_instruct.trackers import TrackedRun, logger
+from open_instruct.trackers.base import TrackedRun
+
+logger = logging.getLogger(__name__)
 
 ID_FILE = "trackio_run_id"
 

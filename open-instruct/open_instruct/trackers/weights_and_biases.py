@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from open_instruct.config.args import FlagError
-from open_instruct.trackers import TrackedRun
+from open_instruct.trackers.base import TrackedRun
 
 ID_FILE = "wandb_run_id"
 

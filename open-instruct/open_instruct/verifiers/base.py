@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
@@ -97,3 +98,36 @@ class VerifierFunction(ABC):
     ) -> VerificationResult:
         """The same without blocking the loop; by default `__call__` in a thread."""
         return await asyncio.to_thread(self, tokenized_prediction, prediction, label, query, rollout_state)
+
+
+class FunctionVerifier(VerifierFunction):
+    """A plain function of (response, label) as a verifier: for packages that should not need this one.
+
+    The function returns a score from 0 to 1, or None where it cannot tell. What it raises makes the score missing,
+    with the status ``verifier_error``: it sees whatever a policy writes, and one bad response must not end a run.
+    """
+
+    def __init__(self, name: str, function: Callable[[str, Any], float | None]) -> None:
+        super().__init__(name)
+        self.function = function
+
+    def __call__(
+        self,
+        tokenized_prediction: list[int],
+        prediction: str,
+        label: Any,
+        query: str | None = None,
+        rollout_state: Mapping[str, Any] | None = None,
+    ) -> VerificationResult:
+        """What the function says of `prediction`."""
+        try:
+            score = self.function(prediction, label)
+        except Exception as error:
+            details = {"error": f"{type(error).__name__}: {error}"}
+            return VerificationResult(None, status="verifier_error", details=details)
+        if score is None:
+            return VerificationResult(None, status="no_score", details={"error": f"{self.name} gave no score"})
+        if not math.isfinite(score):
+            details = {"error": f"{self.name} gave {score}"}
+            return VerificationResult(None, status="verifier_error", details=details)
+        return VerificationResult(float(score))

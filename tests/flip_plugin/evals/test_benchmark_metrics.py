@@ -8,8 +8,9 @@ import pytest
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.data import metrics as benchmark_metrics
 from flip_plugin.evals.data.benchmarks import load_prompts
-from flip_plugin.evals.data.metrics import loose_versions, open_metric, score_candidates, seen
+from flip_plugin.evals.data.metrics import loose_versions, open_metric, score_candidates
 from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.text.reasoning import answer_of
 
 
 def scored(metric, item):
@@ -176,5 +177,5 @@ def test_a_judge_as_metric(judge):
 
 
 def test_what_is_seen_of_a_response():
-    assert seen("<think>plan</think> text ") == "text"
-    assert seen("<think>never ends") == "" == seen(None)
+    assert answer_of("<think>plan</think> text ") == "text"
+    assert answer_of("<think>never ends") == "" == answer_of(None)
