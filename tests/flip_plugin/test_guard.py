@@ -12,7 +12,7 @@ from test_serving import gone, until
 # Starts a child that has asked for nothing, and one of that child's; as vLLM's engine core is while it imports.
 PARENT = """
 import subprocess, sys, time
-from flip_plugin.processes import guard_children
+from flip_plugin.serving.processes import guard_children
 guard_children()
 nest = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
 child = subprocess.Popen([sys.executable, "-S", "-c", nest])

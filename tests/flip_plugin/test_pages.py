@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_what_is_filled_in_is_not_filled_again():
     hostile = "{{SCRIPT}} </script><b>"
-    page = render_page("flip_plugin.evals.report", ["main.js"], title=hostile, data={"text": hostile})
+    page = render_page("flip_plugin.evals.report.output", ["main.js"], title=hostile, data={"text": hostile})
     assert "<title>{{SCRIPT}} &lt;/script&gt;&lt;b&gt;</title>" in page
     assert page.count(embed_json(hostile)) == 1 and "</script><b>" not in page
     assert page.count("{{") == 2  # the title's and the data's

@@ -298,7 +298,7 @@ def test_writers_never_share_a_file(tmp_path):
 
 def test_reply_cache_of_several_processes(tmp_path):
     code = (
-        "import sys; from flip_plugin.records import ReplyCache; cache = ReplyCache(sys.argv[1]);"
+        "import sys; from flip_plugin.judge.cache import ReplyCache; cache = ReplyCache(sys.argv[1]);"
         "[cache.put({'n': n}, {'text': str(n)}) for n in range(int(sys.argv[2]), 200)]"
     )
     path = str(tmp_path / "cache.sqlite")

@@ -193,7 +193,7 @@ def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(tmp_path,
         renames.append(new)
         os.rename(old, new)
 
-    monkeypatch.setattr("open_instruct.state.checkpoints.os.replace", killed_at_the_second)
+    monkeypatch.setattr("flip_plugin.files.atomic.os.replace", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         replace_folder(tmp_path / "new", tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint").exists()

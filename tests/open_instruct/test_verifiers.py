@@ -273,7 +273,7 @@ async def test_a_mixed_data_set():
 
 
 def test_upstreams_names():
-    from open_instruct.rewards.registry import F1Verifier as Again
+    from open_instruct.ground_truth_utils import F1Verifier as Again
 
     assert Again is F1Verifier
     verifiers = build_all_verifiers(None)
