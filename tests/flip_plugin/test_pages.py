@@ -26,14 +26,16 @@ def test_numbers_without_a_place_in_json_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("folder", "package"), [(ROOT, "flip_plugin"), (ROOT, "datasets_prep"), (ROOT / "open-instruct", "open_instruct")]
+    ("folder", "package"),
+    [(ROOT, "flip_plugin"), (ROOT / "datasets_prep", "."), (ROOT / "open-instruct", "open_instruct")],
 )
 def test_a_wheel_has_every_file_of_the_package(folder, package):
     settings = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["setuptools"]
-    named = {path for pattern in settings["package-data"][package] for path in (folder / package).glob(pattern)}
+    patterns = settings["package-data"][(folder / package).resolve().name]
+    named = {path for pattern in patterns for path in (folder / package).glob(pattern)}
     files = {path for path in (folder / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     left_out = {path.relative_to(folder).as_posix() for path in files - named if path.suffix != ".py"}
-    assert not {name for name in left_out if not name.endswith(".md")}
+    assert not {name for name in left_out if not name.endswith((".md", "pyproject.toml")) and ".egg-info/" not in name}
 
 
 def test_examples():
