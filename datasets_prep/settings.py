@@ -13,7 +13,7 @@ from flip_plugin.rows.checks import DatasetError
 
 Turns = Literal["first", "full"]
 TargetChoice = Literal["auto", "user", "system"]
-# Of the filters' rules: raised when the same settings come to leave out other rows, or to tell others of them.
+# Version of the filters: raised when the same settings come to leave out other rows, or to count them otherwise.
 RULES = 3
 
 

