@@ -1,4 +1,4 @@
-"""95% intervals by bootstrap over items, seeded: an item is drawn with all its runs (a cluster).
+"""95% intervals: by a seeded bootstrap over items, where an item is drawn with all its runs, and Student's t.
 
 Runs of one judge over one item are alike, so drawing judgements one by one would give intervals that are too narrow.
 The percentile method; with groups, items are drawn within their group, whose sizes are the data set's choice.
@@ -6,6 +6,7 @@ The percentile method; with groups, items are drawn within their group, whose si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,17 @@ def bootstrap(
     return _percentiles([np.arange(n)], each, seed, resamples)
 
 
+def t95(freedom: int) -> float:
+    """The two-sided 95% point of Student's t with that many degrees of freedom.
+
+    >>> round(t95(1), 3), round(t95(10), 3)
+    (12.706, 2.228)
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
+
+
 def _percentiles(
     members: list[Any], statistic: Callable[[list[Any]], Any], seed: int, resamples: int
 ) -> tuple[float | None, float | None]:
@@ -119,4 +131,4 @@ def _run_means(table: Any, drawn: list[Any]) -> Any:
 
 
 def _none(value: float) -> float | None:
-    return None if value != value else value
+    return None if math.isnan(value) else value

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from flip_plugin.evals.stats.intervals import bootstrap, estimate
+from flip_plugin.evals.stats.intervals import bootstrap, estimate, t95
 
 
 def test_mean_over_runs_and_missing_values():
@@ -58,3 +58,9 @@ def test_bootstrap_of_any_statistic():
     assert 0.2 < low < 0.625 < high <= 1
     assert bootstrap(1, lambda drawn: 1.0) == (None, None)
     assert bootstrap(4, lambda drawn: float("nan")) == (None, None)
+
+
+def test_student_s_t_is_that_of_the_tables():
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    assert [round(t95(freedom), 3) for freedom in range(1, 11)] == list(table)
+    assert t95(100_000) == pytest.approx(1.96, abs=1e-3)

@@ -18,6 +18,7 @@ from typing import Literal
 
 from flip_plugin.evals.records.items import Cell
 from flip_plugin.evals.report.text import MISSING, interval, shown
+from flip_plugin.evals.stats.intervals import t95
 
 Verdict = Literal["holds", "does not hold", "not shown", "in part", "no data"]
 
@@ -132,17 +133,9 @@ def over_runs(values: Sequence[float], name: str, metric: str) -> Cell:
     mean = fmean(values)
     if len(set(values)) < 2:
         return Cell("grpo", name, name, "all", metric, mean, runs=list(values))
-    half = _t95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = t95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return Cell("grpo", name, name, "all", metric, mean, mean - half, mean + half, n=len(values), runs=list(values))
 
 
 def _half(cell: Cell) -> float | None:
     return None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2
-
-
-# Two-sided 95% points of Student's t by degrees of freedom; beyond the last the normal's.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-
-
-def _t95(freedom: int) -> float:
-    return _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.5 / freedom
