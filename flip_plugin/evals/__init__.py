@@ -1,4 +1,4 @@
-"""Evaluations: how good is a judge model, by each of the four methods, as a reward?
+"""Evaluations of judge models as rewards, by each of the four methods.
 
 One direction, one file a concept::
 

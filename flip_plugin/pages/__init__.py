@@ -40,10 +40,10 @@ def render_page(package: str, scripts: Sequence[str], *, title: str, data: Any) 
 
 
 def embed_json(value: Any) -> str:
-    """JSON that is safe inside a script element: ASCII, without `<`, `>` and `&`, which occur in strings alone.
+    r"""JSON that is safe inside a script element: ASCII, without `<`, `>` and `&`, which occur in strings alone.
 
     >>> embed_json({"a": "</script>"})
-    '{"a":"\\\\u003c/script\\\\u003e"}'
+    '{"a":"\\u003c/script\\u003e"}'
     """
     source = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return source.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -28,8 +28,10 @@ from flip_plugin.prompts.target import NoTarget, normalize_messages
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where prompts come from. `file` is one of the data set's that is read as it is; `nested` are files of this shape:
-    an object whose key `split` holds the rows."""
+    """Where prompts come from.
+
+    `file` is one of the data set's files, read as it is. `nested` files hold one object with the rows under `split`.
+    """
 
     name: str
     schema: Mapping[str, Any]

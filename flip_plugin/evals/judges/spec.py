@@ -23,8 +23,10 @@ _PARTS = re.compile(r"(?:(?P<name>[^=@/:]*)=)?(?P<model>.*?)(?:@(?P<url>https?:/
 
 @dataclass(frozen=True)
 class JudgeSpec:
-    """A judge by name. `model` is a LiteLLM name, or with `offline` what vLLM loads itself (`?options` behind it:
-    `flip_plugin.evals.judges.offline`)."""
+    """A judge by name. `model` is a LiteLLM name, or with `offline` what vLLM loads itself.
+
+    An offline model may have options behind it, as in ``MODEL?max_model_len=8192``: `flip_plugin.evals.judges.offline`.
+    """
 
     name: str
     model: str

@@ -30,28 +30,50 @@ CONFIG, ITEMS, RESULTS = "config.json", "items.jsonl", "results.json"
 REPLIES = "replies"
 
 
-class Asked(Protocol):
+class Judge(Protocol):
+    """A judge as a run's configuration names it (`flip_plugin.evals.judges.spec.JudgeSpec`)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its name, its model and where that is served."""
+        ...
+
+
+class RunOptions(Protocol):
     """What a run folder keeps of the command's options (`flip_plugin.evals.judges.options.EvalOptions`)."""
 
     @property
-    def data(self) -> str: ...
-    @property
-    def split(self) -> str | None: ...
-    @property
-    def judges(self) -> Sequence[Judge]: ...
-    @property
-    def methods(self) -> Sequence[str]: ...
-    @property
-    def seeds(self) -> Sequence[int]: ...
-    @property
-    def overwrite(self) -> bool: ...
-    def settings(self) -> dict[str, Any]: ...
+    def data(self) -> str:
+        """The data set's id or file."""
+        ...
 
+    @property
+    def split(self) -> str | None:
+        """The data set's split."""
+        ...
 
-class Judge(Protocol):
-    """A judge as the run's configuration names it."""
+    @property
+    def judges(self) -> Sequence[Judge]:
+        """The judges, by their names."""
+        ...
 
-    def to_dict(self) -> dict[str, Any]: ...
+    @property
+    def methods(self) -> Sequence[str]:
+        """The methods, by their names."""
+        ...
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """One a run of each judge and method."""
+        ...
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether to start anew."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What else decides a judgement."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,7 @@ def open_run(
     evaluation: str,
     *,
     items: Sequence[EvalItem] = (),
-    options: Asked | None = None,
+    options: RunOptions | None = None,
     settings: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     rules: Sequence[str] = (),
@@ -119,8 +141,9 @@ def open_run(
         before = _read_config(path)
         problems = differences(before, config)
         if problems:
-            told = "; ".join(problems)
-            raise CommandError(f"{path} was made by another command: {told}. Name another --output, or use --overwrite")
+            raise CommandError(
+                f"{path} was made by another command: {'; '.join(problems)}. Name another --output, or use --overwrite"
+            )
         config["date"] = before["date"]
     # Items without a configuration are what a killed command left, perhaps of other data.
     if not begun or not (path / ITEMS).exists():
@@ -143,7 +166,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = before["settings"], now["settings"]
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
-            found.append(_told(name, old.get(name), new.get(name)))
+            found.append(_describe_change(name, old.get(name), new.get(name)))
     for name in ("methods", "seeds"):
         lost = [one for one in before[name] if one not in now[name]]
         if lost:
@@ -186,7 +209,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CommandError(f"{file} is not JSON ({error}): use --overwrite to start anew") from error
 
 
-def _told(name: str, old: Any, new: Any) -> str:
+def _describe_change(name: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):  # the prompts' hashes
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         return f"{name} differ ({', '.join(changed)})"

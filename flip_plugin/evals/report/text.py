@@ -54,9 +54,9 @@ def invalid(cell: Cell) -> str:
 
 
 def visible(text: Any) -> str:
-    """The text with hidden characters shown by their numbers.
+    r"""The text with hidden characters shown by their numbers.
 
-    >>> visible("a\\x00b\\u202ec")
+    >>> visible("a\x00b\u202ec")
     'a⟨U+0000⟩b⟨U+202E⟩c'
     """
     plain = text if isinstance(text, str) else "" if text is None else str(text)

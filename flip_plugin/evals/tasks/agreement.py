@@ -1,4 +1,4 @@
-"""Agreement: do two runs of a judge, or two judges, order responses alike?
+"""``flip eval agreement``: how far two runs of a judge, or two judges, order responses alike.
 
 Two columns of scores are compared, the same method in both: two runs (seeds) of one judge, or two judges in
 runs of the same seed. The measures, over the responses that have a score in both:
@@ -101,9 +101,9 @@ def agreement_cells(judgements: Sequence[Judgement], *, resamples: int = RESAMPL
     judges, methods, seeds = names_of(judgements)
     columns: dict[tuple[str, str, int], dict[str, Judgement]] = {}
     for one in judgements:
-        if has_failed(one):  # not judged yet
-            one = replace(one, scores=[None] * len(one.scores), extra={})
-        columns.setdefault((one.judge, one.method, one.seed), {})[one.id] = one
+        # What the judge's server failed is not judged yet.
+        known = replace(one, scores=[None] * len(one.scores), extra={}) if has_failed(one) else one
+        columns.setdefault((one.judge, one.method, one.seed), {})[one.id] = known
     jobs: list[tuple[str, str, str, list[tuple[Column, Column]]]] = []
     for method in methods:
         for judge in judges:

@@ -1,4 +1,4 @@
-"""``flip eval rewardbench2``: does a judge pick the right response, one of four? (arXiv 2506.01937)
+"""``flip eval rewardbench2``: how often a judge picks the right one of four responses (arXiv 2506.01937).
 
 The data set is ``allenai/reward-bench-2``, split ``test``, 1865 rows: Focus 495, Factuality 475, Safety 450, Math 183,
 Precise IF 160, Ties 102. `COLUMNS` is its schema, as on its card. A row of the first five subsets has one
@@ -142,14 +142,19 @@ def load_items(
 
 def row_problem(row: Mapping[str, Any], subsets: Sequence[str] = SUBSETS) -> str | None:
     """What is wrong with a row of the right columns and types, or None."""
-    chosen, rejected = row["chosen"], row["rejected"]
     if row["subset"] not in (*KNOWN, *subsets):
         return f"unknown subset {row['subset']!r}: RewardBench 2 has {', '.join(KNOWN)}"
     if not row["prompt"].strip():
         return "the prompt is empty"
-    for name, responses in (("chosen", chosen), ("rejected", rejected)):
-        if not responses:
-            return f"{name!r} has no response"
+    empty = [name for name in ("chosen", "rejected") if not row[name]]
+    if empty:
+        return f"{empty[0]!r} has no response"
+    return _count_problem(row) or _ties_problem(row)
+
+
+def _count_problem(row: Mapping[str, Any]) -> str | None:
+    """Where the row's own counts do not fit its responses."""
+    chosen, rejected = row["chosen"], row["rejected"]
     counts = {
         "num_correct": len(chosen),
         "num_incorrect": len(rejected),
@@ -159,8 +164,13 @@ def row_problem(row: Mapping[str, Any], subsets: Sequence[str] = SUBSETS) -> str
     for name, count in counts.items():
         if row.get(name) is not None and row[name] != count:
             return f"{name} is {row[name]}, but there are {len(chosen)} chosen and {len(rejected)} rejected responses"
-    if row["subset"] != TIES and len(chosen) != 1:
-        return f"{len(chosen)} chosen responses: outside of Ties there is one"
+    return None
+
+
+def _ties_problem(row: Mapping[str, Any]) -> str | None:
+    """Several right responses, and ids that say which question it is, are for Ties alone."""
+    if row["subset"] != TIES and len(row["chosen"]) != 1:
+        return f"{len(row['chosen'])} chosen responses: outside of Ties there is one"
     if row["subset"] == TIES and not TIES_ID.fullmatch(str(row["id"])):
         return f"the id of a Ties row is ref:N or tied:N, not {row['id']!r}"
     return None

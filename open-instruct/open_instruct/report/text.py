@@ -33,9 +33,9 @@ def short(value: Any) -> float | None:
 
 
 def visible(text: str) -> str:
-    """The text with hidden characters shown by their numbers.
+    r"""The text with hidden characters shown by their numbers.
 
-    >>> visible("a\\x00b\\u202ec")
+    >>> visible("a\x00b\u202ec")
     'a⟨U+0000⟩b⟨U+202E⟩c'
     """
     return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))

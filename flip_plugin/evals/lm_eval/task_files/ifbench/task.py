@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 
@@ -17,7 +18,7 @@ def rows(**settings: Any) -> dict[str, Any]:
     """The benchmark's prompts, from the file in the package; lm-eval passes the model's arguments, unused."""
     from datasets import Dataset
 
-    with open(import_module("ifbench").data_path(), encoding="utf-8") as lines:
+    with Path(import_module("ifbench").data_path()).open(encoding="utf-8") as lines:
         prompts = [json.loads(line) for line in lines if line.strip()]
     # As text, since each instruction has arguments of its own and a table would give all of them to all.
     kept = [
@@ -38,10 +39,10 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 
 def readings(response: str) -> list[str]:
-    """The response in the eight ways in which the loose accuracy reads it.
+    r"""The response in the eight ways in which the loose accuracy reads it.
 
-    >>> readings("Sure!\\n*Yes.*")[:4]
-    ['Sure!\\n*Yes.*', 'Sure!\\nYes.', 'Sure!', 'Sure!']
+    >>> readings("Sure!\n*Yes.*")[:4]
+    ['Sure!\n*Yes.*', 'Sure!\nYes.', 'Sure!', 'Sure!']
     """
     lines = response.split("\n")
     found = []
