@@ -12,7 +12,6 @@ docs/datasets.md explains the filters and how to add a source.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
@@ -36,6 +35,7 @@ from datasets_prep.settings import Settings, fingerprint
 from datasets_prep.writing.card import card_json, card_text, make_card
 from datasets_prep.writing.files import write_rows, write_text
 from datasets_prep.writing.sampling import Drawing, Taken, draw
+from flip_plugin.files.locks import InUseError, folder_lock
 from flip_plugin.prompts.target import find_target
 from flip_plugin.rows.checks import ORIGIN, DatasetError, validate_rows
 from flip_plugin.rows.verifiers import dataset_of
@@ -256,12 +256,17 @@ def _work_folder(output: Path, wanted: dict[str, Any]) -> Path:
 @contextmanager
 def _alone(output: Path) -> Generator[None, None, None]:
     """One run a folder at a time; the lock goes with the process, however it ends."""
-    with (output / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"another run is writing to {output}: wait for it, or choose another --output") from None
+    lock = folder_lock(output)
+    try:
+        lock.acquire()
+    except InUseError as error:
+        raise DatasetError(
+            f"another run is writing to {output}{error.holder}: wait for it, or choose another --output"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def main(argv: list[str] | None = None, source: str | None = None) -> int:

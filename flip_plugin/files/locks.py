@@ -1,96 +1,155 @@
-"""One process at a time writes a run: `hold` keeps the others out, until `let_go` or the end of the process.
+"""One process at a time writes a folder or a file: the lock file beside it keeps the others out.
 
-The lock is the system's (`flock` on a file that stays), so that no kill leaves one behind. Its file says who holds it.
-Within a process `hold` may be called again: a command holds its folder as soon as it writes, and so does `open_run`.
+The lock is the system's, taken with the library `filelock`, so that it goes with its process, however that ends. The
+lock file stays, and says who holds it: process, machine and command. A forked child holds nothing.
+
+`hold` and `let_go` are for commands: a process may hold a place that it holds already, so that a command can hold its
+folder as soon as it writes, and the code that it calls can do so again. A `PlaceLock` belongs to one object: a second
+one is refused in the same process, too.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import platform
 import shlex
 import sys
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from flip_plugin.errors import CommandError
-from flip_plugin.files.logins import without_logins
+from flip_plugin.files.redaction import without_logins
 
 LOCK = ".lock"
 
-_held: dict[tuple[int, Path], IO[str]] = {}
+#: What `hold` has locked, by process and lock file: a forked child finds nothing of its own here.
+_held: dict[tuple[int, Path], PlaceLock] = {}
 
 
-def hold(place: str | Path) -> None:
-    """Keep other processes out of `place`, a run's folder; one that is not there is made.
+class InUseError(Exception):
+    """Somebody else holds the lock; `holder` says who, as " (process ...)", or is empty where that is not known."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"in use{holder}")
+        self.holder = holder
+
+
+class PlaceLock:
+    """The lock of a place that only one may write: a folder's is inside it, a file's beside it (`file_lock`)."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        # Not thread-local: whichever thread ends the work lets go. A file system without locks is an OSError, not
+        # a file whose existence is the lock and which a kill would leave behind.
+        self._lock = FileLock(file, thread_local=False, fallback_to_soft=False)
+        self._inode: tuple[int, int] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, at once or not at all; on a file system without locks, go on without one.
+
+        Raises `InUseError` where somebody else holds it, and OSError where its file cannot be written.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.open("a").close()
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise InUseError(_holder_text(self.file)) from None
+        except OSError:
+            return
+        self._inode = _inode(self.file)
+        own = {"pid": os.getpid(), "host": platform.node(), "command": _command()}
+        with contextlib.suppress(OSError):  # Windows: nobody can write to a locked file, and the text is a courtesy
+            self.file.write_text(json.dumps(own) + "\n", encoding="utf-8")
+
+    def release(self) -> None:
+        """Let the next one in; nothing where the lock is not held."""
+        self._lock.release()
+
+    @property
+    def is_lost(self) -> bool:
+        """True when the lock's file was removed, with its folder perhaps: it keeps nobody out any more."""
+        return self._lock.is_locked and _inode(self.file) != self._inode
+
+
+def folder_lock(folder: str | Path) -> PlaceLock:
+    """The lock of a folder."""
+    return PlaceLock(Path(folder) / LOCK)
+
+
+def file_lock(path: str | Path) -> PlaceLock:
+    """The lock of an output that is a file."""
+    path = Path(path)
+    return PlaceLock(path.with_name(f".{path.name}{LOCK}"))
+
+
+def hold(folder: str | Path) -> None:
+    """Keep other processes out of `folder`, which is made if need be, until `let_go` or the end of the process.
 
     Raises `CommandError`, with who holds it and what to do, where another process does.
     """
-    folder = Path(place)
-    folder.mkdir(parents=True, exist_ok=True)
-    _hold(folder / LOCK, folder)
+    _hold(folder_lock(folder), folder)
 
 
-def let_go(place: str | Path) -> None:
+def let_go(folder: str | Path) -> None:
     """Let the next process in."""
-    _let_go(Path(place) / LOCK)
+    _let_go(folder_lock(folder))
 
 
 def hold_file(path: str | Path) -> None:
-    """The same for an output that is a file: its lock is beside it."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _hold(_beside(Path(path)), Path(path))
+    """As `hold`, for an output that is a file."""
+    _hold(file_lock(path), path)
 
 
 def let_go_file(path: str | Path) -> None:
     """Let the next process in."""
-    _let_go(_beside(Path(path)))
+    _let_go(file_lock(path))
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}{LOCK}")
+def _key(lock: PlaceLock) -> tuple[int, Path]:
+    return os.getpid(), lock.file.resolve()
 
 
-def _hold(lock: Path, place: Path) -> None:
-    key = os.getpid(), lock.resolve()  # a fork holds nothing of its own
-    if key in _held:
-        if lock.exists() and os.fstat(_held[key].fileno()).st_ino == lock.stat().st_ino:
-            return
-        _held.pop(key).close()  # the folder was removed meanwhile, and its lock with it
-    file = lock.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _told(file)
-        file.close()
-        raise CommandError(
-            f"{place}: another run is under way there{holder}. Wait for it, end it, or name another --output"
-        ) from None
-    except OSError:  # a file system without locks
-        file.close()
+def _hold(lock: PlaceLock, place: str | Path) -> None:
+    held = _held.get(_key(lock))
+    if held is not None and not held.is_lost:
         return
-    file.truncate(0)
-    command = without_logins(shlex.join(["flip", *sys.argv[1:]]))
-    own = {"pid": os.getpid(), "host": platform.node(), "command": command}
-    file.write(json.dumps(own) + "\n")
-    file.flush()
-    _held[key] = file
-
-
-def _let_go(lock: Path) -> None:
-    file = _held.pop((os.getpid(), lock.resolve()), None)
-    if file is not None:
-        fcntl.flock(file, fcntl.LOCK_UN)  # to close it is not enough where a fork has it open, too
-        file.close()
-
-
-def _told(file: IO[str]) -> str:
-    """Who holds it, in brackets; nothing where its file does not say (a holder that has just begun)."""
-    file.seek(0)
+    _let_go(lock)
     try:
-        holder = json.loads(file.read())
+        lock.acquire()
+    except InUseError as error:
+        raise CommandError(
+            f"{place}: another run is under way there{error.holder}. Wait for it, end it, or name another --output"
+        ) from None
+    _held[_key(lock)] = lock
+
+
+def _let_go(lock: PlaceLock) -> None:
+    held = _held.pop(_key(lock), None)
+    if held is not None:
+        held.release()
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _command() -> str:
+    """How this process was started, without its folder and the logins in addresses."""
+    return without_logins(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def _holder_text(file: Path) -> str:
+    """Who holds the lock, in brackets; empty where its file does not say (a holder that has just begun)."""
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
         return f" (process {holder['pid']} on {holder['host']}: {holder['command']})"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""

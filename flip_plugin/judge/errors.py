@@ -8,11 +8,12 @@ passes; 408 and 429 are the two that are not.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+
+from flip_plugin.files.redaction import without_keys
 
 # Kinds of failure: "timeout", "connection", "rate_limit", "server", "bad_request", "context_overflow".
 RETRIED = frozenset({"timeout", "connection", "rate_limit", "server"})
@@ -20,8 +21,6 @@ RETRIED = frozenset({"timeout", "connection", "rate_limit", "server"})
 # As vLLM, and what stands behind other names, say that a request is too long for the model.
 TOO_LONG = ("context length", "context window", "maximum model length")
 LONGEST_TEXT = 600
-# Shorter secrets would turn an error into a row of "[key]"; nobody has shorter ones.
-LEAST_KEY, LEAST_ENVIRONMENT_KEY = 4, 8
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def classify(error: BaseException, *, timeout: float, keys: Iterable[str | None]
     ran_out = kind == "timeout" and _waited(chain)
     if ran_out:
         text = f"no reply within {timeout:g} s"
-    return Failure(kind, _redacted(text, keys)[:LONGEST_TEXT], _unreachable(chain), _retry_after(error), ran_out)
+    return Failure(kind, without_keys(text, keys)[:LONGEST_TEXT], _unreachable(chain), _retry_after(error), ran_out)
 
 
 def error_kind(error: BaseException) -> str:
@@ -125,13 +124,3 @@ def _without_traceback(text: str) -> str:
         return text
     lines = after.partition("received_args=")[0].strip().splitlines()
     return f"{before.strip()}: {lines[-1].strip()}" if lines else before.strip()
-
-
-def _redacted(text: str, keys: Iterable[str | None]) -> str:
-    """`text` without `keys`, and without what the environment names ``*_API_KEY``, ``*_TOKEN`` or ``*_SECRET``."""
-    secrets = [key for key in keys if key and len(key) >= LEAST_KEY]
-    endings = ("_API_KEY", "_TOKEN", "_SECRET")
-    secrets += [v for k, v in os.environ.items() if k.upper().endswith(endings) and len(v) >= LEAST_ENVIRONMENT_KEY]
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[key]")
-    return text

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from filelock import FileLock
 from prep_cases import TINY_TOKENIZER, WILDCHAT, WORDS, prompt, read_rows, wildchat, write
 
 from datasets_prep.filters.dedup import KeptPrompts, shingles, signatures
@@ -184,12 +185,9 @@ def test_changed_evaluation_prompts_are_another_run(tmp_path, capsys, name):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, capsys):
-    import fcntl
-
     data = [write(tmp_path / "a.jsonl", [wildchat(1)])]
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(tmp_path / "out" / ".lock"):
         assert main(command(data, tmp_path / "out"), source="wildchat") == 1
     assert "another run is writing" in capsys.readouterr().err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import Judgement
+from flip_plugin.files.locks import InUseError, folder_lock
 
 FOLDER = "judgements"
 
@@ -24,19 +24,16 @@ class Journal:
     def __init__(self, run_dir: str | Path) -> None:
         self.folder = Path(run_dir) / FOLDER
         self._files: dict[Path, IO[str]] = {}
-        self._lock: IO[str] | None = None
+        self._lock = folder_lock(self.folder)
         self._found: list[Judgement] = []
 
     def __enter__(self) -> Journal:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
+            self._lock.acquire()
+        except InUseError as error:
             raise CommandError(
-                f"another process is judging into {self.folder.parent}: wait for it, or end it"
-            ) from error
+                f"another process is judging into {self.folder.parent}{error.holder}: wait for it, or end it"
+            ) from None
         found: dict[Any, Judgement] = {}
         for file in sorted(self.folder.glob("*.jsonl")):
             judgements, end = _read(file)
@@ -47,10 +44,10 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for file in (*self._files.values(), self._lock):
-            if file is not None:
-                file.close()
+        for file in self._files.values():
+            file.close()
         self._files.clear()
+        self._lock.release()
 
     def judgements(self) -> list[Judgement]:
         """What was on disk at the start: the last judgement of each key."""

@@ -22,7 +22,7 @@ from flip_plugin.evals.records.items import Cell, EvalItem
 from flip_plugin.evals.records.journal import FOLDER
 from flip_plugin.files.atomic import write_json, write_text
 from flip_plugin.files.locks import hold, let_go
-from flip_plugin.files.logins import without_logins
+from flip_plugin.files.redaction import without_logins
 from flip_plugin.versions import versions
 
 CONFIG, ITEMS, RESULTS = "config.json", "items.jsonl", "results.json"

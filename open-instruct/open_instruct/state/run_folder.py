@@ -8,7 +8,6 @@ with the same flags and rows and is not finished. Anything else that an earlier 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,10 +19,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flip_plugin.files.atomic import write_json_atomic
 from flip_plugin.files.jsonl import drop_records, drop_steps_after
+from flip_plugin.files.locks import InUseError, PlaceLock, folder_lock
 from open_instruct.config.args import Args, FlagError
 from open_instruct.state.checkpoints import (
     STEP_FILE,
@@ -167,33 +167,27 @@ class RunLock:
     """
 
     def __init__(self, args: Args) -> None:
-        self._files: list[IO[bytes]] = []
-        seen: set[Path] = set()
+        self._locks: dict[Path, PlaceLock] = {}
         for flag in ("output_dir", "checkpoint_state_dir", "rollouts_save_path"):
             if not (place := getattr(args, flag)):
                 continue
-            folder = Path(place)
-            if folder.absolute() in seen:
-                continue  # a lock is a file's, and would keep its own process out, too
-            seen.add(folder.absolute())
-            folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / ".lock").open("ab")
+            folder = Path(place).absolute()
+            if folder in self._locks:
+                continue  # a lock keeps its own process out, too
+            lock = folder_lock(folder)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire()
+            except InUseError as error:
                 self.release()
                 raise FlagError(
-                    f"--{flag} {folder}: another run is under way there. Stop it or give another."
+                    f"--{flag} {place}: another run is under way there{error.holder}. Stop it or give another."
                 ) from None
-            except OSError:  # a file system without locks
-                file.close()
-                continue
-            self._files.append(file)
+            self._locks[folder] = lock
 
     def release(self) -> None:
         """Let the next run in."""
-        for file in self._files:
-            file.close()
+        for lock in self._locks.values():
+            lock.release()
 
 
 def resumable_state(args: Args, fingerprint: str) -> State | None:

@@ -5,7 +5,7 @@ import pytest
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges import spec as judges
 from flip_plugin.evals.judges.spec import JudgeSpec, parse_judges
-from flip_plugin.files import logins
+from flip_plugin.files import redaction
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_names_are_told_apart():
 
 
 def test_examples():
-    assert doctest.testmod(judges).failed == doctest.testmod(logins).failed == 0
+    assert doctest.testmod(judges).failed == doctest.testmod(redaction).failed == 0

@@ -1,11 +1,11 @@
 """Duels and their cells against figures worked out by hand, and the command against a small judge."""
 
-import fcntl
 import json
 import re
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 from run_results import load_results
 
 from flip_plugin.cli import main
@@ -267,8 +267,7 @@ def test_paraphrases_of_a_run_that_is_under_way_stay(command, judge, tmp_path, c
     (tmp_path / "run").mkdir()
     kept = tmp_path / "run" / "paraphrases.words.jsonl"
     kept.write_text("")
-    with (tmp_path / "run" / ".lock").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with FileLock(tmp_path / "run" / ".lock"):
         assert main([*command, "--overwrite", "--paraphrase_model", f"words=hosted_vllm/m@{judge.base}"]) == 2
     assert "another run is under way" in capsys.readouterr().err and kept.exists() and not judge.requests
 

@@ -1,34 +1,29 @@
 """One process at a time in a run's folder: a second one is refused before it writes or removes anything."""
 
 import argparse
-import fcntl
+import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock, Timeout
 
 from flip_plugin.cli import main
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.tasks import grpo_table
-from flip_plugin.files import locks as run_lock
-from flip_plugin.files.locks import hold, let_go
 
 HOLDER = "import sys; from flip_plugin.files.locks import hold; hold(sys.argv[1]); print('held', flush=True); input()"
-TOLD = "another run is under way there (process 4711 on far: flip eval x). Wait for it, end it, or name another"
+REFUSAL = "another run is under way there (process 4711 on far: flip eval x). Wait for it, end it, or name another"
 
 
-def take(file):
-    """Lock `file` as another process would: a lock is one of an open file, not of a process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    opened = file.open("w")
-    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    opened.write(json.dumps({"pid": 4711, "host": "far", "command": "flip eval x"}))
-    opened.flush()
-    return opened
+@contextlib.contextmanager
+def taken(file):
+    """`file` locked, as another process would: a lock is one of an open file, not of a process."""
+    with FileLock(file).acquire(blocking=False):
+        file.write_text(json.dumps({"pid": 4711, "host": "far", "command": "flip eval x"}))
+        yield
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -42,7 +37,7 @@ def test_a_process_that_is_at_it_keeps_others_out_until_it_is_killed(options, it
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CommandError, match=rf"another run is under way there \(process {holder.pid} on .*: flip "):
+        with pytest.raises(CommandError, match=rf"another run is under way there \(process {holder.pid} on .*: -c "):
             open_run(run.path, "e", items=items(2), options=options("http://127.0.0.1:1/v1"), overwrite=overwrite)
         assert (run.path / "judgements" / "a.flip.1.jsonl").exists()
         assert (run.path / "config.json").read_bytes() == before
@@ -55,44 +50,11 @@ def test_a_process_that_is_at_it_keeps_others_out_until_it_is_killed(options, it
 def test_a_folder_is_held_from_its_opening_to_its_results(tmp_path):
     run = open_run(tmp_path / "run", "table")
     open_run(tmp_path / "run", "table")  # this process is no other
-    with pytest.raises(BlockingIOError):
-        take(run.path / ".lock")
+    with pytest.raises(Timeout), taken(run.path / ".lock"):
+        pass
     run.finish([])
-    take(run.path / ".lock").close()
-
-
-def test_a_folder_that_was_removed_is_held_anew(tmp_path):
-    hold(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run")
-    hold(tmp_path / "run")
-    with pytest.raises(BlockingIOError):
-        take(tmp_path / "run" / ".lock")
-    let_go(tmp_path / "run")
-
-
-def test_a_fork_does_not_keep_what_was_let_go(tmp_path):
-    hold(tmp_path)
-    held = run_lock._held[os.getpid(), (tmp_path / ".lock").resolve()]
-    copy = os.dup(held.fileno())  # what a fork has: the same open file
-    let_go(tmp_path)
-    take(tmp_path / ".lock").close()
-    os.close(copy)
-
-
-def test_a_lock_holds_no_logins(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["flip", "eval", "--judges", "hosted_vllm/m@http://me:secret@127.0.0.1:1/v1"])
-    hold(tmp_path)
-    let_go(tmp_path)
-    assert "127.0.0.1" in (tmp_path / ".lock").read_text() and "secret" not in (tmp_path / ".lock").read_text()
-
-
-def test_a_holder_that_has_not_said_who_it_is(tmp_path):
-    with take(tmp_path / "run" / ".lock") as file:
-        file.truncate(0)
-        with pytest.raises(CommandError, match=r"another run is under way there\. Wait"):
-            hold(tmp_path / "run")
-    hold(tmp_path / "run")
-    let_go(tmp_path / "run")
+    with taken(run.path / ".lock"):
+        pass
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
@@ -101,14 +63,14 @@ def test_candidates_are_one_process_s(judge, tmp_path, capsys, more):
     (tmp_path / "c.jsonl.partial").write_text("")
     sampling = ["--benchmark", "prompts", "--data", str(tmp_path / "p.jsonl"), "--num_candidates", "2", *more]
     sampling += ["--policy", f"hosted_vllm/p@{judge.base}"]
-    with take(tmp_path / ".c.jsonl.lock"):
+    with taken(tmp_path / ".c.jsonl.lock"):
         assert main(["eval", "candidates", *sampling, "--output", str(tmp_path / "c.jsonl")]) == 2
-    assert TOLD in capsys.readouterr().err and (tmp_path / "c.jsonl.partial").exists()
+    assert REFUSAL in capsys.readouterr().err and (tmp_path / "c.jsonl.partial").exists()
     # Best-of-N samples into its folder before it opens it.
     sampling += ["--judges", f"a=hosted_vllm/m@{judge.base}", "--metric", "math:sqrt"]
-    with take(tmp_path / "run" / ".lock"):
+    with taken(tmp_path / "run" / ".lock"):
         assert main(["eval", "best_of_n", *sampling, "--output", str(tmp_path / "run")]) == 2
-    assert TOLD in capsys.readouterr().err and not judge.requests
+    assert REFUSAL in capsys.readouterr().err and not judge.requests
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
@@ -120,6 +82,6 @@ def test_pairs_of_a_table_that_is_being_made_stay(tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     grpo_table.add_arguments(parser)
     given = ["--checkpoints", "base=x", "--tasks", "t", "--overwrite", "--output", str(tmp_path)]
-    with take(tmp_path / ".lock"), pytest.raises(CommandError, match="process 4711"):
+    with taken(tmp_path / ".lock"), pytest.raises(CommandError, match="process 4711"):
         grpo_table.run(parser.parse_args(given))
     assert pair.exists()

@@ -17,7 +17,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import Cell
 from flip_plugin.evals.report.input.training import METRICS, TrainingRun, read_training_run
 from flip_plugin.evals.stats.paired import LEAD
-from flip_plugin.files.logins import without_logins
+from flip_plugin.files.redaction import without_logins
 
 RESULTS, CONFIG = "results.json", "config.json"
 

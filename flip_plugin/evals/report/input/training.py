@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.evals.tasks.grpo_table import reward_of
-from flip_plugin.files.logins import without_logins
+from flip_plugin.files.redaction import without_logins
 
 METRICS = "metrics.jsonl"
 EVAL = "eval/"
