@@ -27,6 +27,7 @@ from flip_plugin.reward.base import PRESETS
 from flip_plugin.reward.environment import missing_score, options_from_env, prompt_opens_think
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
+from flip_plugin.text.reasoning import with_opening
 from open_instruct.ground_truth_utils import LMJudgeVerifierConfig, VerificationResult, VerifierFunction
 
 logger = logging.getLogger(__name__)
@@ -125,9 +126,8 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
             return FlipResult(status="no_target", error=str(error))
         if self._stands_in is not None and isinstance(query, str) and query and target.instruction not in query:
             self.tally.stray_target(target.instruction)
-        opens_think = self._opens_think or state.get("prompt_opens_think")
-        if opens_think and isinstance(prediction, str) and prediction.strip():
-            prediction = f"<think>{prediction}"
+        if self._opens_think or state.get("prompt_opens_think"):
+            prediction = with_opening(prediction)
         return await self.reward.score(target, prediction, finish_reason=state.get("finish_reason"))
 
 

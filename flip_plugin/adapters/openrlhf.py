@@ -16,6 +16,7 @@ from flip_plugin.adapters.shared import configured_reward, note_missing, row_pro
 from flip_plugin.judge.event_loop import run_sync
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
+from flip_plugin.text.reasoning import opens_thinking, with_opening
 
 # What ends a response in the text that OpenRLHF decodes, special tokens included.
 END_TOKENS = (
@@ -87,9 +88,8 @@ class OpenRLHFReward:
             error = f"cannot tell the response: the query does not go on from its prompt (query {query[:80]!r})"
             return FlipResult(status="no_target", error=error)
         text, ended = self._without_end(response)
-        if prompt.rstrip().endswith("<think>"):
-            text = f"<think>{text}"  # opened in the prompt, so that an unfinished thought is known as one
-        return await self.reward.score(target, text, finish_reason="stop" if ended else None)
+        judged = with_opening(text) if opens_thinking(prompt) else text
+        return await self.reward.score(target, judged, finish_reason="stop" if ended else None)
 
     def _without_end(self, response: str) -> tuple[str, bool]:
         text, ended = response.rstrip(), False

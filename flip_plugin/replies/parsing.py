@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flip_plugin.replies.repair import DECODER, mend
-from flip_plugin.text.reasoning import THINK_CLOSE, THINK_OPEN
+from flip_plugin.text.reasoning import after_closed_thinking, thinking_start
 
 # Characters behind the thinking; many times what an answer needs.
 LONGEST_REPLY = 50_000
@@ -151,15 +151,14 @@ def _read(text: str | None, keys: tuple[str, ...], reader: Reader) -> tuple[Any,
     if isinstance(whole, (dict, list)):
         # Before any look at think tags: here they can only be part of a string.
         return _last_readable([holder] if (holder := _holder(whole, keys)) else [], keys, reader, whole=True)
-    closed = [match.end() for match in THINK_CLOSE.finditer(text)]
-    rest = _without_fences(text[closed[-1] :] if closed else text)
-    reopened = THINK_OPEN.search(rest)
+    rest = _without_fences(after_closed_thinking(text))
+    reopened = thinking_start(rest)
     if len(rest) > LONGEST_REPLY:
         return None, None, f"the reply has {len(rest)} characters, more than {LONGEST_REPLY}"
-    holders = _holders(rest, reopened.start() if reopened else None, keys)
+    holders = _holders(rest, reopened, keys)
     if holders is None:
         return None, None, "the reply has too many braces to tell which object is the answer"
-    if not holders and reopened:
+    if not holders and reopened is not None:
         return None, None, "the reply ends inside its thinking"
     return _last_readable(holders, keys, reader, whole="{" in rest)
 

@@ -21,7 +21,7 @@ from flip_plugin.prompts.target import NoTarget, Target, TargetChoice, find_targ
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.reward.result import FlipResult, Status
 from flip_plugin.text.echo import echo_share
-from flip_plugin.text.reasoning import after_thinking
+from flip_plugin.text.reasoning import after_thinking, without_answer_frame
 from flip_plugin.text.shorten import TEMPLATE_TOKENS, CannotCount, estimate_tokens, shorten, shorten_counted
 
 Prompt = str | Sequence[Mapping[str, Any]] | Target
@@ -198,7 +198,7 @@ class JudgedReward:
         visible = after_thinking(response)
         if visible is None:
             return FlipResult(status="truncated", error="the response ends inside its thinking"), ""
-        visible = _without_answer_tags(visible.strip())
+        visible = without_answer_frame(visible.strip())
         if not visible:
             return FlipResult(status="empty_response", error="nothing follows the thinking"), ""
         return None, visible
@@ -281,14 +281,6 @@ class JudgedReward:
                 }
             )
         return result
-
-
-def _without_answer_tags(text: str) -> str:
-    """What stands between ``<answer>`` and ``</answer>`` where they frame the whole text: a format, no content."""
-    start, end = "<answer>", "</answer>"
-    inner = text[len(start) : -len(end)]
-    whole = text.startswith(start) and text.endswith(end) and start not in inner and end not in inner
-    return inner.strip() if whole else text
 
 
 def problem_of(reply: JudgeReply) -> FlipResult | None:

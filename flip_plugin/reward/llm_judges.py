@@ -58,16 +58,24 @@ class PointwiseJudge(JudgedReward):
     )
 
     def find(self, prompt: Prompt) -> Target:
+        """The whole prompt. Raises `NoTarget` for an empty one."""
         return whole_prompt(prompt)
 
     def messages(self, target: Target, response: str) -> list[dict[str, str]]:
+        """The question for a rating from 1 to 10."""
         return self.prompts.pointwise_messages(target.instruction, response)
 
     def grade(self, target: Target, text: str | None) -> FlipResult:
-        parsed = parse_score_reply(text)
-        if parsed.score is None:
-            return FlipResult(status="unparsed", reasoning=parsed.reasoning, error=parsed.problem)
-        return FlipResult(score=parsed.score / 10, reasoning=parsed.reasoning)
+        """A tenth of the rating in the reply."""
+        return read_rating(text)
+
+
+def read_rating(text: str | None) -> FlipResult:
+    """A pointwise judge's reply as a score of 0.1 to 1.0, a tenth of its rating; "unparsed" without a readable one."""
+    parsed = parse_score_reply(text)
+    if parsed.score is None:
+        return FlipResult(status="unparsed", reasoning=parsed.reasoning, error=parsed.problem)
+    return FlipResult(score=parsed.score / 10, reasoning=parsed.reasoning)
 
 
 class RankingJudge(JudgedReward):

@@ -110,7 +110,7 @@ def test_installed_verifiers_and_judges(monkeypatch):
     [
         ({"verifiers": {"gone": "no.such.module:X"}}, "'gone'.*no.such.module.*cannot be imported"),
         ({"verifiers": {"gone": f"{HERE}:Missing"}}, "'gone'.*cannot be imported"),
-        ({"verifiers": {"odd": f"{HERE}:NOT_A_SPEC"}}, "not a subclass"),
+        ({"verifiers": {"odd": f"{HERE}:NOT_A_SPEC"}}, "neither a subclass of VerifierFunction nor a function"),
         ({"judges": {"odd": f"{HERE}:NOT_A_SPEC"}}, "not a JudgeSpec"),
     ],
 )

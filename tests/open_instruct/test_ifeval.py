@@ -6,7 +6,7 @@ import pytest
 
 from flip_plugin.answers.workers import close_shared_pool
 from open_instruct.verifiers import IFEvalVerifier
-from open_instruct.verifiers.checked import BadLabel
+from open_instruct.verifiers.base import BadLabel
 from open_instruct.verifiers.ifeval import requirements_of
 from open_instruct.verifiers.ifeval_functions import FUNCTIONS
 

@@ -14,9 +14,9 @@ from flip_plugin.answers.workers import WorkerPool, close_shared_pool
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.verifiers import F1Verifier, GSM8KVerifier, MathVerifier
-from open_instruct.verifiers.base import MissingLibrary
-from open_instruct.verifiers.checked import MAX_CHARACTERS, BadLabel
-from open_instruct.verifiers.text import end_of, stated_answer, without_thinking
+from open_instruct.verifiers.answer_text import end_of, stated_answer, without_thinking
+from open_instruct.verifiers.base import BadLabel, MissingLibrary
+from open_instruct.verifiers.worker_verifier import MAX_CHARACTERS
 
 GSM8K, MATH, F1 = GSM8KVerifier(), MathVerifier(), F1Verifier()
 
@@ -37,7 +37,7 @@ def short_pool_of_module():
 @pytest.fixture
 def short_pool(short_pool_of_module, monkeypatch):
     """One worker whose checks may take 0.3 s of CPU."""
-    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: short_pool_of_module)
+    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: short_pool_of_module)
     return short_pool_of_module
 
 
@@ -45,7 +45,7 @@ def short_pool(short_pool_of_module, monkeypatch):
 def new_pool(monkeypatch):
     """One worker, not started yet: what is on the path now counts."""
     pool = WorkerPool(1)
-    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: pool)
+    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: pool)
     yield pool
     pool.close()
 
@@ -208,7 +208,7 @@ def test_a_worker_that_dies_is_replaced(short_pool):
 
 def test_a_worker_that_gets_no_cpu(monkeypatch):
     pool = WorkerPool(1, wall_seconds=0.01)
-    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: pool)
+    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: pool)
     result = GSM8K([], "5", "5")
     assert (result.score, result.status) == (None, "timeout")
     assert "within 0.01 s" in result.details["error"]

@@ -1,10 +1,15 @@
-"""Judge types: how each asks a model about a response, and how its reply becomes a score.
+"""Judge types: what each asks a model about a response, and how the reply becomes a score. Add a type here.
 
-`JUDGE_PROMPT_MAP` and `EXTRACTOR_MAP` have one entry a type; each type becomes the
-verifier ``general-<type>``, except those that have a class of their own (``flip``).
-An installed package adds a type through the entry-point group
-``open_instruct.judges``, whose value is a `JudgeSpec`; code in this process may also
-add to the maps before the verifiers are built.
+Each type becomes the verifier ``general-<type>`` (`judge_verifier`), except those that have a class of their own
+(``flip``: `flip_plugin.verifier`). There are three ways to add one:
+
+- in this project: an entry in `JUDGE_PROMPT_MAP` and in `EXTRACTOR_MAP`, and, for structured output, in
+  `RESPONSE_FORMAT_MAP`;
+- in code of the same process: the same, before the verifiers are built;
+- in an installed package: a `JudgeSpec` under the entry-point group ``open_instruct.judges``.
+
+``quality`` rates a response from 1 to 10. Its question, schema and reading are those of the library's
+`PointwiseJudge`; they stand in the maps so that a run can name and replace them.
 """
 
 from __future__ import annotations
@@ -15,8 +20,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from flip_plugin.prompts.templates import PromptSet
-from flip_plugin.replies.parsing import parse_score_reply
-from flip_plugin.reward.llm_judges import PointwiseJudge
+from flip_plugin.reward.llm_judges import PointwiseJudge, read_rating
 
 # The judge's reply (None when it sent no text) -> its reasoning, and a score of 0..1 or None.
 Extractor = Callable[[str | None], tuple[str | None, float | None]]
@@ -25,13 +29,17 @@ Extractor = Callable[[str | None], tuple[str | None, float | None]]
 class MessagesFunction(Protocol):
     """Keyword arguments: `input` (the whole prompt), `output` (the response), `label` (the ground truth)."""
 
-    def __call__(self, *, input: str, output: str, label: str) -> list[dict[str, str]]: ...
+    def __call__(self, *, input: str, output: str, label: str) -> list[dict[str, str]]:
+        """The messages for the judge."""
+        ...
 
 
 class Template(Protocol):
     """Anything with a ``format`` of the same keywords, such as a str: it becomes one user message."""
 
-    def format(self, *, input: str, output: str, label: str) -> str: ...
+    def format(self, *, input: str, output: str, label: str) -> str:
+        """The text for the judge."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,12 @@ class JudgeSpec:
 
 
 def quality_messages(*, input: str, output: str, label: str, prompts: PromptSet | None = None) -> list[dict[str, str]]:
-    """The pointwise rating prompt: instruction and response, 1 to 10. `label` is not shown."""
-    return (prompts or _prompts()).pointwise_messages(input, output)
+    """`PointwiseJudge`'s question, by default from the library's own prompt folder. `label` is not shown."""
+    return (prompts or _packaged_prompts()).pointwise_messages(input, output)
 
 
 @cache
-def _prompts() -> PromptSet:
+def _packaged_prompts() -> PromptSet:
     return PromptSet.load()
 
 
@@ -71,8 +79,8 @@ def extract_quality(content: str | None) -> tuple[str | None, float | None]:
     >>> extract_quality('{"REASONING": "fine", "SCORE": 8}')
     ('fine', 0.8)
     """
-    parsed = parse_score_reply(content)
-    return parsed.reasoning, None if parsed.score is None else parsed.score / 10
+    result = read_rating(content)
+    return result.reasoning, result.score
 
 
 JUDGE_PROMPT_MAP: dict[str, MessagesFunction | Template] = {"quality": quality_messages}

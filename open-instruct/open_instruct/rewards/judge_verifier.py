@@ -1,4 +1,4 @@
-"""``general-<type>``: a judge type as a verifier, and the options of every judge."""
+"""`LMJudgeVerifier`: a judge type as the verifier ``general-<type>``; and the options of every judge."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from flip_plugin.adapters.judged_verifier import JudgedVerifier
 from flip_plugin.prompts.target import NoTarget, Target
-from flip_plugin.reward.base import JudgedReward
-from flip_plugin.reward.llm_judges import whole_prompt
+from flip_plugin.reward.base import JudgedReward, Prompt
+from flip_plugin.reward.llm_judges import PointwiseJudge, whole_prompt
 from flip_plugin.reward.result import FlipResult
-from open_instruct.rewards.judge_types import JudgeSpec, quality_messages
+from flip_plugin.text.reasoning import with_opening
+from open_instruct.rewards.judge_types import JudgeSpec, extract_quality, quality_messages
 from open_instruct.verifiers.base import VerificationResult, VerifierConfig, VerifierFunction
 
 
@@ -60,26 +61,38 @@ class LMJudgeVerifierConfig(VerifierConfig):
 
 
 @dataclass(frozen=True)
-class _Question(Target):
+class LabelledPrompt(Target):
+    """A whole prompt as `instruction`, with the row's ground truth."""
+
     label: str = ""
 
 
-class _SpecReward(JudgedReward):
-    """A judge type behind the client, statuses and records that FLIP uses."""
+class SpecJudge(PointwiseJudge):
+    """The pointwise judge with the question, reading and schema of a `JudgeSpec`.
+
+    What a spec has in common with the type ``quality`` is left to `PointwiseJudge`, which asks from the prompt folder
+    that the run names.
+    """
 
     def __init__(self, spec: JudgeSpec, **options: Any) -> None:
         super().__init__(**options)
         self.spec, self.judge_type, self.response_schema = spec, spec.name, spec.response_format
 
+    def find(self, prompt: Prompt) -> Target:
+        """The prompt itself where it has its label already."""
+        return prompt if isinstance(prompt, LabelledPrompt) else super().find(prompt)
+
     def messages(self, target: Target, response: str) -> list[dict[str, str]]:
-        label = target.label if isinstance(target, _Question) else ""
-        asked = {"input": target.instruction, "output": response, "label": label}
-        # A type of a prompt folder takes the folder that the run names.
+        """The spec's question."""
         if self.spec.prompt is quality_messages:
-            return quality_messages(**asked, prompts=self.prompts)
-        return self.spec.messages(**asked)
+            return super().messages(target, response)
+        label = target.label if isinstance(target, LabelledPrompt) else ""
+        return self.spec.messages(input=target.instruction, output=response, label=label)
 
     def grade(self, target: Target, text: str | None) -> FlipResult:
+        """The spec's reading of a reply; "unparsed" where it raises, or gives no finite score."""
+        if self.spec.extract is extract_quality:
+            return super().grade(target, text)
         try:
             reasoning, score = self.spec.extract(text)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -100,6 +113,7 @@ class LMJudgeVerifier(JudgedVerifier, VerifierFunction):
 
     @classmethod
     def get_config_class(cls) -> type[VerifierConfig]:
+        """`LMJudgeVerifierConfig`."""
         return LMJudgeVerifierConfig
 
     async def async_call(
@@ -110,19 +124,20 @@ class LMJudgeVerifier(JudgedVerifier, VerifierFunction):
         query: str | None = None,
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
+        """Judge `prediction` as a response to the whole prompt: the messages of `rollout_state`, else `query`."""
         state = rollout_state or {}
         try:
             prompt = whole_prompt(state.get("messages") or (query or "").removeprefix("user: "))
         except NoTarget as error:
             return VerificationResult(None, status="no_target", details={"error": str(error)})
-        if state.get("prompt_opens_think") and prediction and prediction.strip():
-            prediction = f"<think>{prediction}"  # else one that was cut off could not be told from a short one
-        question = _Question(prompt.instruction, [], str(label or ""))
-        result = await self.reward.score(question, prediction, finish_reason=state.get("finish_reason"))
+        response = with_opening(prediction) if state.get("prompt_opens_think") else prediction
+        question = LabelledPrompt(prompt.instruction, [], str(label or ""))
+        result = await self.reward.score(question, response, finish_reason=state.get("finish_reason"))
         return VerificationResult(
             result.score, reasoning=result.reasoning, status=result.status, details=result.details()
         )
 
     def make_reward(self) -> JudgedReward:
+        """The judge of this process."""
         assert isinstance(self.verifier_config, LMJudgeVerifierConfig)
-        return _SpecReward(self.spec, **self.verifier_config.reward_options())
+        return SpecJudge(self.spec, **self.verifier_config.reward_options())

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from flip_plugin.rows.checks import labels_by_verifier
+from flip_plugin.text.reasoning import opens_thinking
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.rewards.row_reward import RewardConfig, SampleReward
 from open_instruct.rewards.shaping import NOT_STOPPED, RewardShaping
@@ -54,7 +55,8 @@ class RowScorer:
         """All samples of one row at once, in their order; `max_tokens` is the longest that they could be."""
         self.warm_up()
         texts = self._tokenizer.batch_decode([s.token_ids for s in samples], skip_special_tokens=True)
-        opens_think = self._opens_think(row)  # of the prompt, so once for all its samples
+        # Once for all samples, as it is the prompt's end, of which the last few tokens show the tag.
+        opens_think = opens_thinking(self._tokenizer.decode(row["input_ids_prompt"][-8:]))
         scores = (self._score(row, s, text, max_tokens, opens_think) for s, text in zip(samples, texts, strict=True))
         return list(await asyncio.gather(*scores))
 
@@ -101,10 +103,6 @@ class RowScorer:
         return await self.reward_config.score_sample(
             response, sample.token_ids, row["ground_truth"], row["dataset"], row["prompt"], state
         )
-
-    def _opens_think(self, row: dict[str, Any]) -> bool:
-        """Templates of thinking models open the block in the prompt, so responses only close it."""
-        return self._tokenizer.decode(row["input_ids_prompt"][-8:]).rstrip().endswith("<think>")
 
     async def _report(
         self, row: dict[str, Any], sample: Sample, response: str, state: dict[str, Any]

@@ -13,12 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from flip_plugin.text.reasoning import ANSWER_CLOSE, ANSWER_OPEN, CLOSE_TAG
 from open_instruct.config.args import FlagError
 
 #: Status of a sample whose reward is the non-stop penalty; its verifiers are not asked.
 NOT_STOPPED = "not_stopped"
 
-_FORM = re.compile(r"</think>\s*<answer>")
+_FORM = re.compile(rf"{CLOSE_TAG}\s*{ANSWER_OPEN}")
 
 
 class Shaped(NamedTuple):
@@ -44,6 +45,7 @@ class RewardShaping:
 
     @classmethod
     def from_args(cls, args: Any) -> Self:
+        """The flags' values, by name."""
         return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
     def penalised(self, finish_reason: str) -> bool:
@@ -80,15 +82,15 @@ class RewardShaping:
 
 
 def follows_r1_format(response: str) -> bool:
-    """True for ``thoughts </think> <answer> answer </answer>``; what follows the answer does not matter.
+    r"""True for ``thoughts </think> <answer> answer </answer>``; what follows the answer does not matter.
 
     White space alone may stand between ``</think>`` and ``<answer>`` (DeepSeek-R1, arXiv 2501.12948).
 
-    >>> follows_r1_format("Let me see.</think>\\n<answer>4</answer>"), follows_r1_format("<answer>4</answer>")
+    >>> follows_r1_format("Let me see.</think>\n<answer>4</answer>"), follows_r1_format("<answer>4</answer>")
     (True, False)
     """
     opened = _FORM.search(response)
-    return opened is not None and response.find("</answer>", opened.end()) >= 0
+    return opened is not None and response.find(ANSWER_CLOSE, opened.end()) >= 0
 
 
 def soft_overlong(num_tokens: int, max_tokens: int, buffer: int) -> float:

@@ -1,7 +1,7 @@
 """Verifiable rewards under Open Instruct's names: `gsm8k`, `math`, `ifeval`, `string_f1`.
 
 The checking is done by kept libraries (math-verify, lm-eval's IFEval), in processes of their own
-(`workers.py`), because a response is hostile input. Importing this package loads none of them.
+(`flip_plugin.answers`), because a response is hostile input. Importing this package loads none of them.
 """
 
 from open_instruct.verifiers.gsm8k import GSM8KVerifier

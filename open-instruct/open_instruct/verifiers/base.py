@@ -14,6 +14,10 @@ class UnknownVerifier(ValueError):
     """A row names a verifier that does not exist; the text says which row and what is known."""
 
 
+class BadLabel(ValueError):
+    """A ``ground_truth`` that cannot be checked against; the text says why and what is wanted."""
+
+
 class PluginError(ValueError):
     """An installed plugin cannot be used; the text names it."""
 
@@ -63,6 +67,7 @@ class VerifierFunction(ABC):
 
     @classmethod
     def get_config_class(cls) -> type[VerifierConfig]:
+        """The class of `verifier_config`, which the run fills from its flags."""
         return VerifierConfig
 
     def check(self) -> None:  # noqa: B027 - most need nothing
@@ -122,7 +127,7 @@ class FunctionVerifier(VerifierFunction):
         """What the function says of `prediction`."""
         try:
             score = self.function(prediction, label)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - somebody's function, on whatever a policy writes
             details = {"error": f"{type(error).__name__}: {error}"}
             return VerificationResult(None, status="verifier_error", details=details)
         if score is None:

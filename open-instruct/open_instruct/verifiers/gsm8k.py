@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from open_instruct.verifiers.base import VerificationResult, VerifierFunction
-from open_instruct.verifiers.checked import BadLabel, CheckedInWorker
-from open_instruct.verifiers.text import end_of, stated_answer
+from open_instruct.verifiers.answer_text import end_of, stated_answer
+from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
+from open_instruct.verifiers.worker_verifier import CheckedInWorker
 
 # Characters at the end of a response in which its number is looked for.
 READ_CHARACTERS = 10_000
@@ -37,7 +37,9 @@ class GSM8KVerifier(CheckedInWorker, VerifierFunction):
         super().__init__("gsm8k", verifier_config=verifier_config, weight=1.0)
 
     def request(self, label: Any, response: str) -> dict[str, Any]:
+        """The label, and the answer that the response states."""
         return {"label": number_of(label), "response": end_of(stated_answer(response), READ_CHARACTERS)}
 
     def read(self, value: Any) -> VerificationResult:
+        """1.0 or 0.0, with the answer that was read."""
         return VerificationResult(value["score"], details={"answer": value["answer"]})

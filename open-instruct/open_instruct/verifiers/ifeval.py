@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.answers.workers import shared_pool
-from open_instruct.verifiers.base import VerificationResult, VerifierFunction
-from open_instruct.verifiers.checked import BadLabel, CheckedInWorker
+from open_instruct.verifiers.answer_text import without_thinking
+from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
 from open_instruct.verifiers.ifeval_functions import requirement_of_function
-from open_instruct.verifiers.text import without_thinking
+from open_instruct.verifiers.worker_verifier import CheckedInWorker
 
 FORMAT = (
     'ifeval wants {"instruction_id": ["punctuation:no_comma"], "kwargs": [{}]} with an entry of kwargs for each '
@@ -37,9 +37,11 @@ class IFEvalVerifier(CheckedInWorker, VerifierFunction):
             raise BadLabel(problem)
 
     def request(self, label: Any, response: str) -> dict[str, Any]:
+        """The label's requirements, and the response without its thinking."""
         return {"requirements": requirements_of(label), "response": without_thinking(response)}
 
     def read(self, value: Any) -> VerificationResult:
+        """The share of requirements that are met, or why none could be tried."""
         if "met" not in value:
             return VerificationResult(None, status=value["status"], details={"error": value["problem"]})
         met = value["met"]
@@ -47,7 +49,7 @@ class IFEvalVerifier(CheckedInWorker, VerifierFunction):
 
 
 def requirements_of(label: Any) -> list[dict[str, Any]]:
-    """A label as the requirements of `instructions.py`. Raises `BadLabel`.
+    """A label as the requirements of `flip_plugin.answers.instructions`. Raises `BadLabel`.
 
     The label is an object, a list that holds one, or the JSON or Python text of either. It has `instruction_id`
     (or IFEval's own `instruction_id_list`) and `kwargs`; or the `func_name` and arguments of the older data.

@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from open_instruct.verifiers.checked import BadLabel
+from open_instruct.verifiers.base import BadLabel
 
 Check = list[Any]  # [instruction_id, kwargs]
 
 
 def requirement_of_function(label: Mapping[str, Any]) -> dict[str, Any]:
-    """A requirement of `instructions.py` from ``{"func_name": ..., arguments}``; null arguments are ignored.
+    """A requirement of `flip_plugin.answers.instructions` from ``{"func_name": ..., arguments}``.
 
-    Raises `BadLabel` for an unknown function, or arguments that it does not take.
+    Arguments that are null are ignored. Raises `BadLabel` for an unknown function, or arguments that it does not take.
     """
     name = label["func_name"]
     if name not in FUNCTIONS:

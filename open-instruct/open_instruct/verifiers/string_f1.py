@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.text.similarity import f1_score
-from open_instruct.verifiers.base import VerificationResult, VerifierFunction
-from open_instruct.verifiers.checked import BadLabel
-from open_instruct.verifiers.text import without_thinking
+from open_instruct.verifiers.answer_text import without_thinking
+from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
 
 
 class F1Verifier(VerifierFunction):
@@ -18,6 +17,7 @@ class F1Verifier(VerifierFunction):
         super().__init__("string_f1", verifier_config=verifier_config, weight=1.0)
 
     def check_label(self, label: Any) -> None:
+        """Raises `BadLabel` for a label that is not text, or an empty one."""
         _references(label)
 
     def __call__(

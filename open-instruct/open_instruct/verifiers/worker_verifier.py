@@ -1,4 +1,4 @@
-"""What the verifiers that ask a worker have in common."""
+"""What the verifiers have in common whose library checks responses in a worker process (`flip_plugin.answers`)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from flip_plugin.answers.workers import Reply, shared_pool
-from open_instruct.verifiers.base import MissingLibrary, VerificationResult
+from open_instruct.verifiers.base import BadLabel, MissingLibrary, VerificationResult
 
 # Longer responses are not read: no real one is, and they would only fill pipes and logs.
 MAX_CHARACTERS = 1_000_000
 
 
-class BadLabel(ValueError):
-    """A ``ground_truth`` that cannot be checked against; the text says why and what is wanted."""
-
-
 class CheckedInWorker:
-    """Mixin for a `VerifierFunction`: `request` says what to ask, `read` what the answer means.
+    """Mixin for a `VerifierFunction`: `request` says what to check, `read` what the worker's answer means.
 
     Missing scores: status ``unusable_label``, ``response_too_long``, ``timeout`` (the check took too long),
     ``checker_error`` (the library failed on this response), ``missing_library`` or ``missing_data``.
@@ -42,7 +38,7 @@ class CheckedInWorker:
         label, response = self.example
         reply = shared_pool().call(self.operation, **self.request(label, response))
         if reply.status != "ok":
-            raise MissingLibrary(_told(self.name, reply))
+            raise MissingLibrary(_message(self.name, reply))
 
     def check_label(self, label: Any) -> None:
         """Raises `BadLabel` for a ``ground_truth`` that is not usable."""
@@ -57,10 +53,10 @@ class CheckedInWorker:
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
         """Score in a worker, without blocking the loop."""
-        asked = self._ask(prediction, label)
-        if isinstance(asked, VerificationResult):
-            return asked
-        return self._result(await asyncio.wrap_future(shared_pool().submit(self.operation, **asked)))
+        arguments = self._arguments(prediction, label)
+        if isinstance(arguments, VerificationResult):
+            return arguments
+        return self._result(await asyncio.wrap_future(shared_pool().submit(self.operation, **arguments)))
 
     def __call__(
         self,
@@ -71,12 +67,13 @@ class CheckedInWorker:
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
         """The same, blocking."""
-        asked = self._ask(prediction, label)
-        if isinstance(asked, VerificationResult):
-            return asked
-        return self._result(shared_pool().call(self.operation, **asked))
+        arguments = self._arguments(prediction, label)
+        if isinstance(arguments, VerificationResult):
+            return arguments
+        return self._result(shared_pool().call(self.operation, **arguments))
 
-    def _ask(self, prediction: str, label: Any) -> dict[str, Any] | VerificationResult:
+    def _arguments(self, prediction: str, label: Any) -> dict[str, Any] | VerificationResult:
+        """What the worker is sent, or the result where there is nothing to send."""
         if len(prediction) > MAX_CHARACTERS:
             error = f"the response has {len(prediction)} characters; at most {MAX_CHARACTERS} are checked"
             return VerificationResult(None, status="response_too_long", details={"error": error})
@@ -88,11 +85,11 @@ class CheckedInWorker:
     def _result(self, reply: Reply) -> VerificationResult:
         if reply.status == "ok":
             return self.read(reply.value)
-        error = _told(self.name, reply) if reply.status == "missing_library" else reply.error
+        error = _message(self.name, reply) if reply.status == "missing_library" else reply.error
         return VerificationResult(None, status=reply.status, details={"error": error})
 
 
-def _told(name: str, reply: Reply) -> str:
+def _message(name: str, reply: Reply) -> str:
     if reply.status == "missing_library":
         return (
             f"verifier {name!r} needs the module {reply.error!r}, which is not installed: "

@@ -1,10 +1,12 @@
-"""Which part of a response is its answer."""
+"""Which part of a response is its answer, as the verifiers without a judge read it."""
 
 from __future__ import annotations
 
 import re
 
-_INSIDE = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+from flip_plugin.text.reasoning import ANSWER_CLOSE, ANSWER_OPEN, after_last_close
+
+_BETWEEN_TAGS = re.compile(rf"{ANSWER_OPEN}(.*?){ANSWER_CLOSE}", re.DOTALL)
 
 
 def without_thinking(response: str) -> str:
@@ -13,8 +15,8 @@ def without_thinking(response: str) -> str:
     >>> without_thinking("<think>Hm.</think><answer>Paris</answer>")
     'Paris'
     """
-    text = response.replace("<|assistant|>", "").rpartition("</think>")[2]
-    return text.replace("<answer>", "").replace("</answer>", "").strip()
+    text = after_last_close(response.replace("<|assistant|>", ""))
+    return text.replace(ANSWER_OPEN, "").replace(ANSWER_CLOSE, "").strip()
 
 
 def stated_answer(response: str) -> str:
@@ -23,8 +25,8 @@ def stated_answer(response: str) -> str:
     >>> stated_answer("<think>8?</think>So <answer>9</answer>, I think.")
     '9'
     """
-    found = _INSIDE.findall(response.rpartition("</think>")[2])
-    return found[-1].strip() if found else without_thinking(response)
+    answers = _BETWEEN_TAGS.findall(after_last_close(response))
+    return answers[-1].strip() if answers else without_thinking(response)
 
 
 def end_of(text: str, characters: int) -> str:
