@@ -29,7 +29,8 @@ from datasets_prep.filters.languages import language_name
 from datasets_prep.filters.lengths import TokenCounter
 from datasets_prep.filters.parallel import EVALUATION_PROMPTS, filter_units, read_counts, unit_file
 from datasets_prep.publish import check_login, push
-from datasets_prep.reading.sources import SOURCES, files_of
+from datasets_prep.reading.files import files_of
+from datasets_prep.reading.sources import SOURCES
 from datasets_prep.reading.units import plan_units
 from datasets_prep.settings import Settings, fingerprint
 from datasets_prep.writing.card import card_json, card_text, make_card

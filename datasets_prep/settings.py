@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets_prep.reading.sources import evaluation_files
+from datasets_prep.reading.files import evaluation_files
 from flip_plugin.rows.checks import DatasetError
 
 Turns = Literal["first", "full"]

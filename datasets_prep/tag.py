@@ -23,15 +23,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.reading.batches import BATCH_ROWS, open_file
-from datasets_prep.reading.parquet import parquet_pieces
-from datasets_prep.reading.sources import SUFFIXES
-from datasets_prep.reading.units import numbered_rows
-from datasets_prep.validate import CARD, row_files
+from datasets_prep.reading.files import CARD, SUFFIXES, row_files
 from datasets_prep.writing.card import card_json, card_text
 from datasets_prep.writing.files import write_all
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.parquet import open_parquet, sound
+from flip_plugin.rows.reading import BATCH_ROWS, numbered_rows, open_file, open_parquet, parquet_pieces, split_defects
 from flip_plugin.rows.verifiers import dataset_of
 
 _JUDGED = "general-"
@@ -101,7 +97,7 @@ def _tag_parquet(source: str, temporary: Path, dataset: str, counts: list[int]) 
             raise DatasetError(f"{source} lacks the column dataset; it has {', '.join(schema.names)}")
         with pq.ParquetWriter(temporary, schema) as writer:
             for batch in tqdm(parquet_pieces(parquet, source), source, unit=f"{BATCH_ROWS} rows", delay=1):
-                for defect in sound(batch.select([place]), counts[0], source)[2]:
+                for defect in split_defects(batch.select([place]), counts[0], source)[2]:
                     raise DatasetError(str(defect))
                 tags = _tags(batch.column(place).to_pylist(), counts[0] + 1, source, dataset, counts)
                 column = pa.array(list(tags), type=schema.field(place).type)

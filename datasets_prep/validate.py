@@ -3,10 +3,10 @@
     python -m datasets_prep.validate train.jsonl more.parquet
     python -m datasets_prep.validate someone/rows --split train
 
-Refused is what the trainer refuses, in the same words (`row_checks.py`): malformed files, missing columns, unknown
-verifiers, labels that their verifier cannot use, prompts without a user turn. Exit status 1 then. Of the files of a
-folder, some may be without rows. Told, but not refused: rows of general-flip whose ground_truth is neither the
-system prompt nor the last user turn of their messages.
+It refuses what the trainer refuses, in the same words (`flip_plugin.rows.checks`): malformed files, missing columns,
+unknown verifiers, labels that their verifier cannot use, prompts without a user turn. The exit status is 1 then. Of the
+files of a folder, some may be without rows. It names, but does not refuse, rows of general-flip whose ground_truth is
+neither the system prompt nor the last user turn of their messages.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import argparse
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from pathlib import PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
-from datasets_prep.reading.sources import files_of
-from datasets_prep.reading.units import numbered_rows
+from datasets_prep.reading.files import row_files
 from flip_plugin.prompts.target import NoTarget, find_target
 from flip_plugin.rows.checks import (
     FLIP_VERIFIER,
@@ -32,9 +30,8 @@ from flip_plugin.rows.checks import (
     require_columns,
     validate_rows,
 )
+from flip_plugin.rows.reading import numbered_rows
 from flip_plugin.rows.verifiers import known_verifiers
-
-CARD = "card.json"
 
 
 class _Seen:
@@ -121,14 +118,6 @@ def _validate(name: str, split: str, verifiers: Collection[str]) -> None:
             print(f"  note: the ground_truth of {len(elsewhere)} rows is no turn of their messages: {some}")
     if not total:
         raise DatasetError(f"{name} holds no rows")
-
-
-def row_files(name: str, split: str) -> list[str]:
-    """Files of rows behind a name; the card of a prepared folder is none. DatasetError where there is no other."""
-    files = [file for file in files_of([name], split) if PurePosixPath(file).name != CARD]
-    if not files:
-        raise DatasetError(f"{name} holds no rows, only a {CARD}")
-    return files
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets_prep.filters.text import normalise, words_of
-from datasets_prep.reading.sources import evaluation_files, split_name
-from datasets_prep.reading.units import numbered_rows
+from datasets_prep.reading.files import evaluation_files, split_name
 from flip_plugin.rows.checks import DatasetError, content_text
+from flip_plugin.rows.reading import numbered_rows
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "problem", "input", "messages", "conversation")
 

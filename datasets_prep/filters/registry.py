@@ -30,7 +30,7 @@ from datasets_prep.reading.batches import Batch
 from datasets_prep.settings import Settings
 from flip_plugin.prompts.target import NoTarget, find_target
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.json_files import Defect
+from flip_plugin.rows.reading import Defect
 
 MAX_EXAMPLES = 5
 Item = TypeVar("Item")

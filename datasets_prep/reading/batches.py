@@ -1,14 +1,12 @@
-"""What reading gives to the filters: units of work, batches of rows, and files wherever they lie."""
+"""What reading gives to the filters: units of work and batches of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
-from flip_plugin.rows.json_files import Defect
-
-BATCH_ROWS = 1024
+from flip_plugin.rows.reading import Defect
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,6 @@ class Batch:
     redacted: Sequence[bool | None] | None
     prompts: Callable[[Sequence[int], bool], list[Any]]
     defects: list[Defect] = field(default_factory=list)
-
-
-def open_file(name: str) -> IO[bytes]:
-    """A file or an address, for reading; parts of an address are fetched as they are needed."""
-    if "://" not in name:
-        return open(name, "rb")
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(name)
-    # Parquet is read column by column, in pieces that its reader knows; reading ahead would fetch others.
-    return filesystem.open(path, "rb", **({"cache_type": "none"} if name.endswith(".parquet") else {}))
-
-
-def local_copy(name: str) -> str:
-    """A file's path; an address is fetched into fsspec's cache first, under a name that says nothing of its format."""
-    if "://" not in name:
-        return name
-    import fsspec
-
-    return str(fsspec.open_local(f"simplecache::{name}"))
 
 
 def flagged(turns: Any) -> bool | None:

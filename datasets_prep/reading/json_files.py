@@ -6,21 +6,17 @@ an empty one). The rows of a batch have the same columns, so rows of other colum
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from datasets_prep.reading.batches import BATCH_ROWS, Batch, Unit, either, flagged, local_copy, open_file, texts
+from datasets_prep.reading.batches import Batch, Unit, either, flagged, texts
 from datasets_prep.reading.sources import Columns, Source, choose_columns
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.json_files import Defect, json_rows, parse_row
+from flip_plugin.rows.reading import BATCH_ROWS, Defect, Row, json_rows, open_file, open_lines, parse_row
 
-Row = dict[str, Any]
 # Of these, one must have a column that the source requires; else the file is not of the source.
 FIRST_ROWS = 1000
 _TYPES = (("language", str, "text"), ("toxic", bool, "true or false"), ("redacted", bool, "true or false"))
@@ -49,27 +45,21 @@ class Lines:
             return lines + (handle.read(1) != b"\n")
 
     def __iter__(self) -> Generator[tuple[int, Row | Defect], None, None]:
-        file = self.unit.file
-        if file.endswith(".json"):
-            yield from json_rows(Path(local_copy(file)), file)
+        unit = self.unit
+        if unit.start == 0 and unit.stop < 0:
+            yield from json_rows(unit.file)
             return
-        try:
-            for place, line in enumerate(self._lines(), start=1):
+        with open_lines(unit.file) as handle:
+            if unit.start:
+                handle.seek(unit.start - 1)
+                handle.readline()  # the line that the unit before began, or its last line break
+            place = 0
+            while (unit.stop < 0 or handle.tell() < unit.stop) and (line := handle.readline()):
+                place += 1
                 if not line.strip():
                     continue
-                row = parse_row(line, file, place)
-                yield place, parse_row(line, file, self.number(place)) if isinstance(row, Defect) else row
-        except (EOFError, OSError, zlib.error) as error:  # of gzip: cut off, none at all, damaged
-            raise DatasetError(f"{file}: the file cannot be read: {error}. Fetch or write it anew.") from error
-
-    def _lines(self) -> Iterator[bytes]:
-        with open_file(self.unit.file) as raw:
-            handle: Any = gzip.GzipFile(fileobj=raw) if self.unit.file.endswith(".gz") else raw
-            if self.unit.start:
-                handle.seek(self.unit.start - 1)
-                handle.readline()  # the line that the unit before began, or its last line break
-            while (self.unit.stop < 0 or handle.tell() < self.unit.stop) and (line := handle.readline()):
-                yield line
+                row = parse_row(line, unit.file, place)
+                yield place, parse_row(line, unit.file, self.number(place)) if isinstance(row, Defect) else row
 
 
 def check_columns(file: str, source: Source) -> None:

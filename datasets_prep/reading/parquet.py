@@ -8,28 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from datasets_prep.reading.batches import BATCH_ROWS, Batch, Unit, either, flagged, open_file, texts
+from datasets_prep.reading.batches import Batch, Unit, either, flagged, texts
 from datasets_prep.reading.sources import Columns, Source, choose_columns
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.json_files import Defect
-from flip_plugin.rows.parquet import open_parquet, sound
-
-
-def parquet_pieces(parquet: Any, name: str, before: int = 0, **options: Any) -> Iterator[Any]:
-    """Rows of an open file, `BATCH_ROWS` at a time, after `before` others; `options` are those of `iter_batches`.
-
-    DatasetError where the file breaks off or is damaged on the way.
-    """
-    import pyarrow as pa
-
-    try:
-        for piece in parquet.iter_batches(BATCH_ROWS, use_threads=False, **options):
-            yield piece
-            before += piece.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(
-            f"{name}, after row {before}: the file cannot be read: {error}. Fetch or write it anew."
-        ) from error
+from flip_plugin.rows.reading import Defect, open_file, open_parquet, parquet_pieces, split_defects
 
 
 def parquet_units(file: str, source: Source, unit_rows: int) -> list[Unit]:
@@ -89,7 +71,7 @@ def parquet_batches(unit: Unit, source: Source) -> Iterator[Batch]:
         columns = choose_columns(source, parquet.schema_arrow.names, unit.file)
         row, groups = unit.first_row, range(unit.start, unit.stop)
         for piece in parquet_pieces(parquet, unit.file, row, row_groups=groups, columns=_leaves(parquet, columns)):
-            yield _arrow_batch(*sound(piece, row, unit.file), columns)
+            yield _arrow_batch(*split_defects(piece, row, unit.file), columns)
             row += piece.num_rows
 
 

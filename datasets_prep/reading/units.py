@@ -8,15 +8,12 @@ Files may lie on this machine or be addresses that fsspec knows (``hf://...``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from datasets_prep.reading.batches import Batch, Unit, open_file
-from datasets_prep.reading.json_files import Lines, check_columns, json_batches
-from datasets_prep.reading.parquet import parquet_batches, parquet_pieces, parquet_units
+from datasets_prep.reading.batches import Batch, Unit
+from datasets_prep.reading.json_files import check_columns, json_batches
+from datasets_prep.reading.parquet import parquet_batches, parquet_units
 from datasets_prep.reading.sources import Source
-from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.json_files import Defect
-from flip_plugin.rows.parquet import open_parquet, sound
+from flip_plugin.rows.reading import open_file
 
 UNIT_BYTES = 32 * 2**20
 
@@ -43,21 +40,3 @@ def plan_units(files: Sequence[str], source: Source, unit_rows: int) -> list[Uni
 def read_unit(unit: Unit, source: Source) -> Iterator[Batch]:
     """The rows of a unit, each in one batch; a row that cannot be used is a defect of a batch."""
     return parquet_batches(unit, source) if unit.file.endswith(".parquet") else json_batches(unit, source)
-
-
-def numbered_rows(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number, row) of a whole file, one after the other. DatasetError names file, row and reason."""
-    if not file.endswith(".parquet"):
-        for place, row in Lines(Unit(file, 0, -1)):
-            if isinstance(row, Defect):
-                raise DatasetError(str(row))
-            yield place, row
-        return
-    number = 0
-    with open_file(file) as handle:
-        for piece in parquet_pieces(open_parquet(handle, file), file):
-            for defect in sound(piece, number, file)[2]:
-                raise DatasetError(str(defect))
-            for row in piece.to_pylist():
-                number += 1
-                yield number, row

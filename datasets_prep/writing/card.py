@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from datasets_prep.filters.registry import LABELS, REASONS
-from datasets_prep.reading.sources import SOURCES, public_name, public_names, split_name
+from datasets_prep.reading.files import public_name, public_names, split_name
+from datasets_prep.reading.sources import SOURCES
 from datasets_prep.settings import Settings
 from datasets_prep.writing.sampling import Drawing
-from flip_plugin.rows.json_files import Defect
+from flip_plugin.rows.reading import Defect
 
 # Named in a sentence of card.md; card.json has all.
 MAX_FILES = 5
@@ -44,7 +45,7 @@ def make_card(
         if ordered
         else {},
         "unlabelled": _unlabelled(told, names),
-        "malformed_examples": [defect.told(names[defect.file]) for defect in malformed[:5]],
+        "malformed_examples": [defect.describe(names[defect.file]) for defect in malformed[:5]],
         "settings": _public(settings, names),
         "versions": _versions(),
         "identity": identity,

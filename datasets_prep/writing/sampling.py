@@ -95,8 +95,8 @@ def _slices(
             for table in tables:
                 ahead.append((table, pool.submit(_signatures, _messages(table), settings.shingle)))
                 if len(ahead) > 2 * workers:
-                    table, future = ahead.popleft()
-                    yield table, future.result()
+                    oldest, result = ahead.popleft()
+                    yield oldest, result.result()
             for table, future in ahead:
                 yield table, future.result()
 

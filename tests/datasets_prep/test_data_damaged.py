@@ -11,8 +11,8 @@ from prep_cases import TINY_TOKENIZER, prompt, turns_of, write
 from datasets_prep import tag, validate
 from datasets_prep.filters.decontaminate import evaluation_prompts
 from datasets_prep.prepare import main
-from datasets_prep.reading.units import numbered_rows
 from flip_plugin.rows.checks import DatasetError
+from flip_plugin.rows.reading import numbered_rows
 from open_instruct.data.rows import load_dataset_mixer
 
 ROWS = [

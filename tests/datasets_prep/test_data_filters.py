@@ -316,12 +316,12 @@ def test_a_named_data_set_is_its_splits_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     write(tmp_path / "someone" / "chats" / "data" / "train-00000-of-00001.parquet", ROWS, WILDCHAT)
     write(tmp_path / "someone" / "chats" / "data" / "test-00000-of-00001.parquet", [wildchat(50)], WILDCHAT)
-    from datasets_prep.reading import sources
+    from datasets_prep.reading import files
 
-    files = sources.hub_files("someone/chats", "train")
-    assert [Path(file).name for file in files] == ["train-00000-of-00001.parquet"]
+    found = files.hub_files("someone/chats", "train")
+    assert [Path(file).name for file in found] == ["train-00000-of-00001.parquet"]
     with pytest.raises(DatasetError, match="no split 'dev'; it has train, test"):
-        sources.hub_files("someone/chats", "dev")
+        files.hub_files("someone/chats", "dev")
     assert "could not be found" in refused(capsys, tmp_path, "nobody/nothing")
 
 

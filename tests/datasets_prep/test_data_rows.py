@@ -10,8 +10,9 @@ from prep_cases import LMSYS, TINY_TOKENIZER, prompt, read_rows, turns_of, wildc
 
 from datasets_prep.prepare import main
 from datasets_prep.reading.sources import SOURCES
-from datasets_prep.reading.units import numbered_rows, plan_units, read_unit
+from datasets_prep.reading.units import plan_units, read_unit
 from flip_plugin.rows.checks import DatasetError
+from flip_plugin.rows.reading import numbered_rows
 
 
 def command(output, files, *options):
@@ -108,7 +109,7 @@ def test_files_of_one_name_are_told_apart_without_their_other_folders(tmp_path):
 @pytest.mark.parametrize("first", [turns_of(prompt(1), "Fine."), prompt(1)], ids=["turns", "text"])
 @pytest.mark.parametrize("turns", ["first", "full"])
 def test_a_batch_none_of_whose_rows_has_the_language(tmp_path, monkeypatch, first, turns):
-    monkeypatch.setattr("datasets_prep.reading.parquet.BATCH_ROWS", 2)
+    monkeypatch.setattr("flip_plugin.rows.reading.BATCH_ROWS", 2)
     other = {"id": "other", "messages": first, "language": "German"}
     rows = [other, other, {"id": "good", "messages": first, "language": "English"}, other, other]
     names, card = prepared(tmp_path / "out", [write(tmp_path / "rows.parquet", rows)], "--turns", turns)

@@ -22,8 +22,7 @@ from flip_plugin.rows.checks import (
     validate_rows,
     validate_text,
 )
-from flip_plugin.rows.json_files import read_json
-from flip_plugin.rows.parquet import open_parquet, sound
+from flip_plugin.rows.reading import open_parquet, numbered_rows, split_defects
 
 if TYPE_CHECKING:  # slow to import, and `--help` should not wait for it
     from datasets import Dataset
@@ -81,7 +80,7 @@ def _read(name: str, split: str) -> Dataset:
     suffix = path.suffix.lower()
     if path.is_file():
         if suffix in (".jsonl", ".json"):
-            return _from_rows(list(read_json(path)), name)
+            return _from_rows(list(numbered_rows(str(path))), name)
         if suffix == ".parquet":
             return _from_parquet(path, name)
         raise DatasetError(f"{name}: only .jsonl, .json and .parquet files can be read, not {suffix or 'no suffix'}")
@@ -149,7 +148,7 @@ def _from_parquet(path: Path, name: str) -> Dataset:
         raise DatasetError(f"{name}: the file cannot be read: {why}. Fetch or write it anew.") from error
     before = 0
     for piece in rows.data.to_batches():
-        for defect in sound(piece, before, name)[2]:
+        for defect in split_defects(piece, before, name)[2]:
             raise DatasetError(str(defect))
         before += piece.num_rows
     return rows
