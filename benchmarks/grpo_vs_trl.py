@@ -95,13 +95,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_rows(folder: Path, reward: str) -> Path:
     """The prompts, tagged for the judge or for the rule; the texts are the same."""
-    from datasets_prep.tiny_world.rows import make_rows, write_jsonl
+    from datasets_prep.tiny_world.rows import make_rows
+    from datasets_prep.writing.files import write_rows
 
     rows = make_rows("train", 2048, "flip", seed=1)
     if reward == "rule":
         rows = [{**row, "dataset": "constraints_satisfied"} for row in rows]
     path = folder / f"{reward}_rows.jsonl"
-    write_jsonl(rows, path)
+    write_rows(rows, path)
     return path
 
 

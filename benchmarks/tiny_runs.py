@@ -39,10 +39,11 @@ def make_policy(folder: Path, scale: int) -> int:
 
 def make_rows(folder: Path, count: int = 512) -> Path:
     """Prompts of the tiny world, for FLIP."""
-    from datasets_prep.tiny_world.rows import make_rows, write_jsonl
+    from datasets_prep.tiny_world.rows import make_rows
+    from datasets_prep.writing.files import write_rows
 
     path = folder / "rows.jsonl"
-    write_jsonl(make_rows("train", count, "flip", seed=1), path)
+    write_rows(make_rows("train", count, "flip", seed=1), path)
     return path
 
 

@@ -34,8 +34,9 @@ from datasets_prep.reading.sources import SOURCES
 from datasets_prep.reading.units import plan_units
 from datasets_prep.settings import Settings, fingerprint
 from datasets_prep.writing.card import card_json, card_text, make_card
-from datasets_prep.writing.files import write_rows, write_text
+from datasets_prep.writing.files import write_rows
 from datasets_prep.writing.sampling import Drawing, Taken, draw
+from flip_plugin.files.atomic import write_text
 from flip_plugin.files.locks import InUseError, folder_lock
 from flip_plugin.prompts.target import find_target
 from flip_plugin.rows.checks import ORIGIN, DatasetError, validate_rows

@@ -30,6 +30,7 @@ from datasets_prep.reading.batches import Unit
 from datasets_prep.reading.sources import SOURCES
 from datasets_prep.reading.units import read_unit
 from datasets_prep.settings import Settings
+from flip_plugin.files.atomic import replaced_path
 from flip_plugin.rows.checks import DatasetError
 
 # Rows a compressed block: `sampling.py` holds one block of every unit in memory.
@@ -81,14 +82,13 @@ def _write(found: list[Candidate], told: dict[str, Any], path: Path) -> None:
         metadata={"told": json.dumps(told)},
     )
     columns = {field.name: [getattr(row, field.name) for row in found] for field in schema}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
-            writer.write_table(pa.table(columns, schema=schema), max_chunksize=BLOCK_ROWS)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        replaced_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema, options=options) as writer,
+    ):
+        writer.write_table(pa.table(columns, schema=schema), max_chunksize=BLOCK_ROWS)
 
 
 def read_counts(path: Path) -> dict[str, Any]:

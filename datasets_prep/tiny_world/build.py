@@ -9,7 +9,6 @@ cores. `--judge_layers` and `--judge_hidden` build another size of judge by the 
 import argparse
 import json
 import multiprocessing
-import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from datasets_prep.tiny_world.training.model import make_model, num_parameters, 
 from datasets_prep.tiny_world.training.report import evaluate
 from datasets_prep.tiny_world.training.tokenizer import chat_text, load_tokenizer, train_tokenizer
 from datasets_prep.tiny_world.training.trainer import train
+from flip_plugin.files.atomic import replace_folder
 from flip_plugin.prompts.templates import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
 
 DEFAULT_OUTPUT = Path(__file__).parent / "models"
@@ -56,16 +56,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--judge_steps", type=int, default=480)
     parser.add_argument("--report_prompts", type=int, default=48, help="held-out prompts in the report")
     return parser.parse_args(argv)
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Put the finished folder in place of the old one, which stays whole until then."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def train_policy(args: argparse.Namespace, workspace: Path) -> float:

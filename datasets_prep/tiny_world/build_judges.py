@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from datasets_prep.tiny_world.build import VOCAB_SIZE, replace_folder
+from datasets_prep.tiny_world.build import VOCAB_SIZE
 from datasets_prep.tiny_world.training.examples import Example
 from datasets_prep.tiny_world.training.judge_examples import (
     LISTWISE,
@@ -37,6 +37,7 @@ from datasets_prep.tiny_world.training.judge_report import evaluate_judge, listw
 from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
 from datasets_prep.tiny_world.training.tokenizer import chat_text, train_tokenizer
 from datasets_prep.tiny_world.training.trainer import train
+from flip_plugin.files.atomic import replace_folder, write_text
 from flip_plugin.prompts.templates import FLIP_SYSTEM, FLIP_USER, POINTWISE_SYSTEM, POINTWISE_USER, PromptSet
 
 DEFAULT_OUTPUT = Path(__file__).parent / "models" / "judges"
@@ -159,9 +160,7 @@ def main(argv: list[str] | None = None) -> None:
         for name in SIZES
         if (file := args.output / name / "build_report.json").is_file()
     }
-    combined = args.output / ".build_report.json"
-    combined.write_text(json.dumps(reports, indent=2) + "\n")
-    combined.replace(args.output / "build_report.json")
+    write_text(args.output / "build_report.json", json.dumps(reports, indent=2) + "\n")
 
 
 if __name__ == "__main__":

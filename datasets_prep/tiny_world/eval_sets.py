@@ -33,8 +33,9 @@ from tqdm import tqdm
 from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction, satisfied
 from datasets_prep.tiny_world.language.variants import OPTIONAL, REPEATABLE, with_errors, write_with
 from datasets_prep.tiny_world.language.vocabulary import ATTRIBUTES
-from datasets_prep.tiny_world.rows import write_jsonl
 from datasets_prep.tiny_world.wildchat_sample import wildchat_features, wildchat_rows
+from datasets_prep.writing.files import write_rows
+from flip_plugin.files.atomic import replaced_path
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -228,10 +229,8 @@ def write_parquet(rows: list[dict[str, Any]], features: Features, path: Path) ->
     """The rows with exactly these features, as `datasets` writes them; whole or not at all."""
     from datasets import Dataset
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    Dataset.from_list(rows, features=features).to_parquet(temporary)
-    temporary.replace(path)
+    with replaced_path(path) as temporary:
+        Dataset.from_list(rows, features=features).to_parquet(temporary)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -251,11 +250,11 @@ def main(argv: list[str] | None = None) -> None:
     counts = COUNTS if args.num_items is None else dict.fromkeys(COUNTS, args.num_items)
     rewards = rewardbench2_rows(args.seed, counts)
     write_parquet(rewards, rewardbench2_features(), args.output / "rewardbench2.parquet")
-    write_jsonl(rewards, args.output / "rewardbench2.jsonl")
+    write_rows(rewards, args.output / "rewardbench2.jsonl")
     conversations = wildchat_rows(args.seed, args.num_conversations)
     write_parquet(conversations, wildchat_features(), args.output / "wildchat.parquet")
     prompts = best_of_n_rows(args.seed, args.num_prompts)
-    write_jsonl(prompts, args.output / "best_of_n.jsonl")
+    write_rows(prompts, args.output / "best_of_n.jsonl")
     sizes = {"rewardbench2": len(rewards), "wildchat": len(conversations), "best_of_n": len(prompts)}
     print(json.dumps({"output": str(args.output), "rows": sizes}))
 

@@ -7,16 +7,14 @@ One seed gives one set of prompts: the flip and the quality file differ in the `
 """
 
 import argparse
-import json
-import os
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction
+from datasets_prep.writing.files import write_rows
 from flip_plugin.rows.verifiers import JUDGE_TYPES
 
 ROW_SPLITS = ("train", "eval")
@@ -46,20 +44,6 @@ def make_rows(split: str, num_rows: int, judge_type: str, seed: int) -> list[dic
     ]
 
 
-def write_jsonl(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the rows so that `path` holds either all of them or what it held before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        temporary.chmod(0o644)  # mkstemp's are private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     rows = make_rows(args.split, args.num_prompts, args.judge_type, args.seed)
-    write_jsonl(rows, args.output)
+    write_rows(rows, args.output)
     print(f"{args.output}: {len(rows)} rows, dataset {rows[0]['dataset']}")
 
 

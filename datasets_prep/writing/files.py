@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flip_plugin.files.atomic import replaced_path
 from flip_plugin.rows.checks import DatasetError
 
 Result = TypeVar("Result")
@@ -30,27 +30,10 @@ def write_all(writes: Mapping[Path, Callable[[Path], Result]]) -> dict[Path, Res
         there = next(folder for folder in path.absolute().parents if folder.exists())
         if not there.is_dir():
             raise DatasetError(f"{path} cannot be written: {there} is a file, not a folder. Choose another place")
-    temporaries: dict[Path, Path] = {}
-    results = {}
-    try:
-        for path, write in writes.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-            os.close(handle)
-            temporaries[path] = Path(name)
-            results[path] = write(temporaries[path])
-        for path, temporary in temporaries.items():
-            temporary.chmod(0o644)  # mkstemp's are private
-            temporary.replace(path)
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-    return results
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, whole."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with ExitStack() as whole:
+        # Entered from the last to the first: they take their places in the order in which they are given.
+        temporaries = {path: whole.enter_context(replaced_path(path, path.suffix)) for path in reversed(list(writes))}
+        return {path: write(temporaries[path]) for path, write in writes.items()}
 
 
 def write_rows(rows: Iterable[dict[str, Any]], path: Path, ready: Callable[[], None] | None = None) -> int:

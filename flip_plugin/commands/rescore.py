@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
 
+from flip_plugin.files.atomic import replaced_path
+from flip_plugin.files.jsonl import as_line, open_for_append
 from flip_plugin.judge.call_log import read_calls
 from flip_plugin.reward.rescore import rescore
 from flip_plugin.text.echo import ECHO_POLICIES
@@ -36,19 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the new scores and print both means. Raises ValueError for calls that cannot be scored again so."""
-
     similarity = get_similarity(args.similarity)
     source, output = Path(args.input).resolve(), args.output.resolve()
     if output == source or output.parent == source:
         raise ValueError(f"--output {args.output} would overwrite the recorded calls, or mix with them: name another")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(f"{args.output}.partial")
-    try:
+    with replaced_path(args.output) as unfinished:
         before, after, others = _rescored(args, similarity, unfinished)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    os.replace(unfinished, args.output)
     print(f"recorded: {_mean(before)}\n{args.similarity}: {_mean(after)}")
     if others:
         print(f"{others} calls of other judge types left out", file=sys.stderr)
@@ -60,7 +53,7 @@ def _rescored(args: argparse.Namespace, similarity: Similarity, path: Path) -> t
     from tqdm import tqdm
 
     before, after, others = [], [], 0
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with open_for_append(path) as file:
         for call in tqdm(read_calls(args.input), unit="call", desc="rescored", delay=2):
             if call["judge_type"] != "flip":
                 others += 1
@@ -72,7 +65,7 @@ def _rescored(args: argparse.Namespace, similarity: Similarity, path: Path) -> t
             before += [call["score"]] if call["score"] is not None else []
             after += [new["score"]] if new["score"] is not None else []
             row = {"id": call["id"], "target": call["target"], "score_before": call["score"], **new}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(as_line(row))
     return before, after, others
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flip_plugin.errors import CommandError
+from flip_plugin.files.atomic import write_text
+from flip_plugin.files.jsonl import as_line, mend_last_line, open_for_append, whole_lines
 from flip_plugin.prompts.target import NoTarget, normalize_messages
 from flip_plugin.reward.base import JudgedReward
 from flip_plugin.reward.flip import FlipReward
@@ -109,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.output} already has all {len(rows)} rows, judged with these settings", file=sys.stderr)
         return 0
     done = _kept(partial, rows) if partial.exists() else 0
-    with partial.open("a", encoding="utf-8", errors="backslashreplace") as file:
+    with open_for_append(partial) as file:
         asyncio.run(_score_rows(reward, rows, done, known, file))
     counts, told, error = _summary(partial)
     if counts["judge_error"] == counts.total():
         raise CommandError(f"the judge failed for every row ({error}). {_advice(error)}")
-    os.replace(partial, args.output)
+    partial.replace(args.output)
     print(f"{args.output}: {told}", file=sys.stderr)
     if counts["judge_error"]:
         print(f"{error}\nThe same command again asks for the {counts['judge_error']} failed alone.", file=sys.stderr)
@@ -205,7 +207,7 @@ def _check_settings(args: argparse.Namespace, partial: Path, reward: JudgedRewar
     begun = next((path for path in (args.output, partial) if path.exists()), None)
     if begun and file.exists() and file.read_text(encoding="utf-8") != text:
         raise CommandError(f"{begun} was made with other settings ({file}): name another --output, or use --overwrite")
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
 
 
 def _judged_before(output: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
@@ -229,16 +231,12 @@ def _kept(partial: Path, rows: list[dict[str, Any]]) -> int:
 
     Raises `CommandError` when it was made from other input.
     """
-    kept = pending = end = at = 0
-    with partial.open("rb") as lines:
-        for number, line in enumerate(lines):
-            at += len(line)
-            if not line.endswith(b"\n"):
-                break
-            row = _of_row(partial, line, number, rows)
-            pending += 1
-            if row["status"] != "judge_error":
-                kept, end, pending = kept + pending, at, 0
+    mend_last_line(partial)
+    kept = end = 0
+    for line in whole_lines(partial):
+        row = _of_row(partial, line.data, line.number - 1, rows)
+        if row["status"] != "judge_error":
+            kept, end = line.number, line.end
     os.truncate(partial, end)
     return kept
 
@@ -281,7 +279,7 @@ async def _score_rows(
                     bar.update()
                     continue
                 result = await task
-                file.write(json.dumps({**rows[number], **result.to_dict()}, ensure_ascii=False) + "\n")
+                file.write(as_line({**rows[number], **result.to_dict()}))
                 file.flush()
                 bar.update()
                 errors_in_a_row = errors_in_a_row + 1 if result.status == "judge_error" else 0

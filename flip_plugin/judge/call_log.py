@@ -8,15 +8,17 @@ share a folder.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
+
+from flip_plugin.files.jsonl import as_line, read_as
 
 # split, draw, training_step: where in a training run (see `call_context`). time: seconds since 1970.
 # score: in the verifier's own 0..1, None unless status is "ok"; similarity: the same before the echo policy's penalty.
@@ -78,7 +80,7 @@ class JudgeCallWriter:
             raise ValueError(f"not fields of a judge call: {', '.join(sorted(unknown))}")
         line = {**dict.fromkeys(FIELDS), "id": uuid.uuid4().hex, "time": time.time(), **call_context.get(), **call}
         file = self._open()
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(as_line(line))
         file.flush()
 
     def check(self) -> None:
@@ -120,14 +122,14 @@ def read_calls(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     if not root.exists():
         raise FileNotFoundError(f"no judge calls at {str(root)!r}")
     for file in sorted(root.glob("*.jsonl")) if root.is_dir() else [root]:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    call = json.loads(line)
-                except json.JSONDecodeError as error:
-                    if not line.endswith("\n"):
-                        break
-                    raise ValueError(f"{file}:{number}: not JSON ({error})") from error
-                if not isinstance(call, dict) or not call.keys() >= {"id", "judge_type", "status"}:
-                    raise ValueError(f"{file}:{number}: not a judge call (those are what --record_calls_to keeps)")
-                yield call
+        yield from read_as(file, _checked_call, partial(_damaged, file))
+
+
+def _checked_call(call: dict[str, Any]) -> dict[str, Any]:
+    if not call.keys() >= {"id", "judge_type", "status"}:
+        raise ValueError("not a judge call (those are what --record_calls_to keeps)")
+    return call
+
+
+def _damaged(file: Path, number: int, problem: str) -> ValueError:
+    return ValueError(f"{file}:{number}: {problem}")

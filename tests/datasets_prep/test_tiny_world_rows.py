@@ -6,8 +6,9 @@ from itertools import islice
 import pytest
 
 from datasets_prep.tiny_world.language.grammar import parse_instruction, split_of
-from datasets_prep.tiny_world.rows import main, make_rows, write_jsonl
+from datasets_prep.tiny_world.rows import main, make_rows
 from datasets_prep.tiny_world.training.examples import flip_examples, pointwise_examples, policy_examples
+from datasets_prep.writing.files import write_rows
 from flip_plugin.prompts.templates import PromptSet
 
 
@@ -83,6 +84,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("old")
     with pytest.raises(TypeError):
-        write_jsonl([{"good": 1}, {"bad": object()}], path)
+        write_rows([{"good": 1}, {"bad": object()}], path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from flip_plugin.files.atomic import write_json_atomic, write_text_atomic
+from flip_plugin.files.atomic import write_json, write_text
 from flip_plugin.files.jsonable import to_jsonable
 from flip_plugin.files.jsonl import JsonlWriter, drop_steps_after, read_jsonl
 from open_instruct.run.logger import MetricsLogger, setup_logging
@@ -91,21 +91,21 @@ def test_reader_passes_over_a_cut_end_but_not_over_damage(tmp_path):
 
 def test_atomic_write_leaves_the_old_file_and_no_litter_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "page.html"
-    write_text_atomic(path, "old \ud800")
-    assert path.read_text() == "old ?"
+    write_text(path, "old \ud800")
+    assert path.read_text() == "old \\ud800"
 
     def fail(*args):
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_text_atomic(path, "new")
-    assert path.read_text() == "old ?"
+        write_text(path, "new")
+    assert path.read_text() == "old \\ud800"
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_write_json_atomic_is_strict_json(tmp_path):
-    write_json_atomic(tmp_path / "config.json", {"lr": np.float32(0.5), "nan": float("nan")})
+def test_write_json_is_strict_json(tmp_path):
+    write_json(tmp_path / "config.json", {"lr": np.float32(0.5), "nan": float("nan")})
     assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 0.5, "nan": None}
 
 

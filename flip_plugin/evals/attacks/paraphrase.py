@@ -7,7 +7,6 @@ look-up, a pure function like the others.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.attacks.echoes import PARAPHRASE
 from flip_plugin.evals.attacks.registry import Attack, instruction_of
 from flip_plugin.evals.records.items import EvalItem
+from flip_plugin.files.jsonl import as_line, open_for_append, read_jsonl
 from flip_plugin.text.reasoning import after_thinking
 
 NAME = "echo_model"
@@ -49,7 +49,7 @@ async def paraphrase_all(items: Sequence[EvalItem], client: Any, path: Path) -> 
     known = read_paraphrases(path)
     asked = [item for item in items if item.id not in known and instruction_of(item)]
     slots, error, failed = asyncio.Semaphore(client.max_concurrency), None, 0
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(asked), desc="paraphrases", unit="item") as bar:
+    with open_for_append(path) as file, tqdm(total=len(asked), desc="paraphrases", unit="item") as bar:
 
         async def one(item: EvalItem) -> None:
             nonlocal error, failed
@@ -58,7 +58,7 @@ async def paraphrase_all(items: Sequence[EvalItem], client: Any, path: Path) -> 
             text = after_thinking(reply.text or "") if reply.error is None else None
             if text and text.strip() and reply.finish_reason != "length":
                 known[item.id] = text.strip()
-                file.write(json.dumps({"id": item.id, "text": known[item.id]}, ensure_ascii=False) + "\n")
+                file.write(as_line({"id": item.id, "text": known[item.id]}))
                 file.flush()
             else:
                 error = reply.error or "an empty or cut reply"
@@ -74,15 +74,10 @@ async def paraphrase_all(items: Sequence[EvalItem], client: Any, path: Path) -> 
 
 
 def read_paraphrases(path: Path) -> dict[str, str]:
-    """Paraphrases by item id; a cut last line is left out (and cut off, so that the next is whole)."""
+    """Paraphrases by item id; a cut last line is left out."""
     if not path.exists():
         return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        path.write_bytes(whole)
-    rows = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
-    return {row["id"]: row["text"] for row in rows}
+    return {row["id"]: row["text"] for row in read_jsonl(path)}
 
 
 def _messages(text: str) -> list[dict[str, str]]:

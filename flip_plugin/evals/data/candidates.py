@@ -15,8 +15,7 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +26,7 @@ from flip_plugin.evals.data.sources import RowError, misfit, read_rows
 from flip_plugin.evals.judges.spec import JudgeSpec, open_model
 from flip_plugin.evals.records.items import EvalItem
 from flip_plugin.files.atomic import write_text
+from flip_plugin.files.jsonl import as_line, open_for_append, read_as
 from flip_plugin.files.locks import hold_file, let_go_file
 from flip_plugin.judge.client import JudgeClient
 from flip_plugin.prompts.target import normalize_messages
@@ -121,7 +121,7 @@ def generate(
     hold_file(path)
     _check_settings(path, settings, getattr(args, "overwrite", False))
     partial = path.with_name(f"{path.name}.partial")
-    done = {item.id: item for item in [*_known(path), *_known(partial, cut=True)]}
+    done = {item.id: item for item in [*_known(path), *_known(partial)]}
     _check_prompts(path, prompts, done)
     write_text(_settings_file(path), json.dumps(settings, indent=1) + "\n")
     missing = [item for item in prompts if item.id not in done]
@@ -135,7 +135,7 @@ def generate(
         # No cache: a candidate is a sample, and kept in the file itself.
         with (
             open_model(policy, timeout=timeout, max_concurrency=max_concurrency) as client,
-            partial.open("a", encoding="utf-8", errors="backslashreplace") as file,
+            open_for_append(partial) as file,
         ):
             sampled = asyncio.run(_sample_all(client(**sampling), missing, args.num_candidates, args.data_seed, file))
         done.update((item.id, item) for item in sampled)
@@ -228,33 +228,22 @@ def candidate_seed(seed: int, prompt_id: str, k: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _known(path: Path, *, cut: bool = False) -> Iterable[EvalItem]:
-    """What was sampled before. With `cut` the half of a line that a kill left goes: a whole file never has one."""
-    if not path.exists():
-        return
-    end = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if cut and not line.endswith(b"\n"):
-                break
-            if line.strip():
-                yield _from_row(_candidate_row(path, number, line))
-            end += len(line)
-    if end != path.stat().st_size:
-        os.truncate(path, end)
+def _known(path: Path) -> list[EvalItem]:
+    """What was sampled before, without the half of a line that a kill left."""
 
-
-def _candidate_row(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-        problem = misfit(row, CANDIDATE_FIELDS) if isinstance(row, dict) else "no object"
-    except ValueError as error:
-        problem = str(error)
-    if problem:
-        raise RowError(
+    def damaged(number: int, problem: str) -> RowError:
+        return RowError(
             str(path), number, f"not a line of candidates ({problem}): name another file, or use --overwrite"
         )
-    return row
+
+    return list(read_as(path, _checked_item, damaged)) if path.exists() else []
+
+
+def _checked_item(row: dict[str, Any]) -> EvalItem:
+    problem = misfit(row, CANDIDATE_FIELDS)
+    if problem:
+        raise ValueError(problem)
+    return _from_row(row)
 
 
 def _from_row(row: Mapping[str, Any]) -> EvalItem:
@@ -274,7 +263,7 @@ def _line(item: EvalItem) -> str:
         "meta": meta,
         "subset": item.subset,
     }
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return as_line(row)
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges.spec import JudgeSpec, open_model
 from flip_plugin.evals.records.items import EvalItem, Value
+from flip_plugin.files.jsonl import open_for_append, read_as
 from flip_plugin.judge.event_loop import in_worker
 from flip_plugin.prompts.target import render_context
 from flip_plugin.text.reasoning import answer_of
@@ -202,8 +203,7 @@ def score_candidates(metric_name: str, items: Sequence[EvalItem], path: Path, **
     }
     missing = [item for item in items if item.id not in known]
     if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_metric(metric_name, **options) as metric, path.open("a", encoding="utf-8") as file:
+        with open_metric(metric_name, **options) as metric, open_for_append(path) as file:
             for item, values in asyncio.run(_score_all(metric, missing, metric_name, file)):
                 known[item] = values
     values = {item.id: known[item.id] for item in items}
@@ -247,17 +247,21 @@ def digest(item: EvalItem) -> str:
 
 
 def _known(path: Path, metric: str) -> dict[tuple[str, str], list[Value]]:
-    """By item and its digest, what was scored before with this metric. Half a last line is taken off the file."""
-    known: dict[tuple[str, str], list[Value]] = {}
+    """By item and its digest, what was scored before with this metric. Half a last line does not count."""
     if not path.exists():
-        return known
-    whole = b"".join(line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            if row["metric"] == metric:
-                known[row["id"], row["sha256"]] = list(zip(row["values"], row["problems"], strict=True))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CommandError(f"{path}: line {number} is no line of a metric ({error}): remove the file") from error
-    path.write_bytes(whole)
-    return known
+        return {}
+
+    def damaged(number: int, problem: str) -> CommandError:
+        return CommandError(f"{path}: line {number} is no line of a metric ({problem}): remove the file")
+
+    rows = list(read_as(path, _checked_row, damaged))
+    return {(name, sha256): values for of, name, sha256, values in rows if of == metric}
+
+
+def _checked_row(row: Mapping[str, Any]) -> tuple[str, str, str, list[Value]]:
+    """Of a line of values: metric, item, digest and values. Raises ValueError where one is missing."""
+    try:
+        values = list(zip(row["values"], row["problems"], strict=True))
+        return row["metric"], row["id"], row["sha256"], values
+    except KeyError as error:
+        raise ValueError(f"no {error}") from error

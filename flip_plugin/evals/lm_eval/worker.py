@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flip_plugin.files.atomic import write_text
+
 #: What of lm-eval's results is kept; the rest repeats the command line or describes the machine.
 KEPT = ("results", "groups", "group_subtasks", "versions", "n-shot", "n-samples", "higher_is_better", "configs")
 CPU_KV_CACHE_BYTES = 2**28
@@ -72,17 +74,14 @@ def evaluate(job: Mapping[str, Any], model: Any, talk: bool = True) -> None:
             continue
         if found is None:
             raise RuntimeError("lm-eval returned nothing: is LOCAL_RANK set? Only rank 0 gets results")
-        write_json(Path(one["file"]), _kept(found, job, one["task"], template))
+        write_results(Path(one["file"]), _kept(found, job, one["task"], template))
     if failed:
         raise RuntimeError(f"lm-eval failed on {', '.join(failed)} (above); the other tasks are done")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def write_results(path: Path, value: Any) -> None:
+    """Results as JSON, whole or not at all; what JSON does not know (a task's configuration holds it) as its text."""
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def _kept(found: Mapping[str, Any], job: Mapping[str, Any], task: str, template: bool) -> dict[str, Any]:

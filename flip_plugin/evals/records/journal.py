@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import Judgement
+from flip_plugin.files.jsonl import as_line, mend_last_line, open_for_append, read_as
 from flip_plugin.files.locks import InUseError, folder_lock
 
 FOLDER = "judgements"
@@ -34,13 +34,9 @@ class Journal:
             raise CommandError(
                 f"another process is judging into {self.folder.parent}{error.holder}: wait for it, or end it"
             ) from None
-        found: dict[Any, Judgement] = {}
-        for file in sorted(self.folder.glob("*.jsonl")):
-            judgements, end = _read(file)
-            if end != file.stat().st_size:
-                os.truncate(file, end)  # the half of a line that a kill left
-            found.update((one.key, one) for one in judgements)
-        self._found = list(found.values())
+        for file in self.folder.glob("*.jsonl"):
+            mend_last_line(file)
+        self._found = read_judgements(self.folder.parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -57,10 +53,9 @@ class Journal:
         """Write a line and flush it."""
         path = self.folder / f"{judgement.judge}.{judgement.method}.{judgement.seed}.jsonl"
         if path not in self._files:
-            # A lone surrogate in a reply is written as its JSON escape instead of failing.
-            self._files[path] = path.open("a", encoding="utf-8", errors="backslashreplace")
+            self._files[path] = open_for_append(path)
         file = self._files[path]
-        file.write(json.dumps(judgement.to_dict(), ensure_ascii=False) + "\n")
+        file.write(as_line(judgement.to_dict()))
         file.flush()
 
 
@@ -71,22 +66,12 @@ def read_judgements(run_dir: str | Path) -> list[Judgement]:
     """
     found: dict[Any, Judgement] = {}
     for file in sorted((Path(run_dir) / FOLDER).glob("*.jsonl")):
-        found.update((one.key, one) for one in _read(file)[0])
+        found.update((one.key, one) for one in _read(file))
     return list(found.values())
 
 
-def _read(file: Path) -> tuple[list[Judgement], int]:
-    """The judgements, and where the last whole line ends, in bytes."""
-    judgements, end = [], 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                judgements.append(Judgement(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise CommandError(
-                    f"{file}: line {number} is no judgement ({error}): remove it, or use --overwrite"
-                ) from error
-            end += len(line)
-    return judgements, end
+def _read(file: Path) -> Iterator[Judgement]:
+    def damaged(number: int, problem: str) -> CommandError:
+        return CommandError(f"{file}: line {number} is no judgement ({problem}): remove it, or use --overwrite")
+
+    return read_as(file, lambda row: Judgement(**row), damaged)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flip_plugin.files.atomic import write_text_atomic
+from flip_plugin.files.atomic import write_text
 from open_instruct.report.page import collect, render
 from open_instruct.report.reading import read_run
 
@@ -40,5 +40,5 @@ def write_comparison(output_dirs: Sequence[str | Path], path: str | Path) -> Pat
     if not output_dirs:
         raise ValueError("no run to report on")
     runs = [read_run(Path(output_dir)) for output_dir in output_dirs]
-    write_text_atomic(path, render(collect(runs)))
+    write_text(path, render(collect(runs)))
     return Path(path)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.files.atomic import replace_folder, sync_folder, write_json_atomic
+from flip_plugin.files.atomic import replace_folder, sync_folder, write_json
 from open_instruct.state.rank import FileSums
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def commit_state(
             )
     files = {name: sums for one in written for name, sums in one.items()}
     manifest = {"format": FORMAT, "training_step": step, "world_size": len(written), **facts, "files": files}
-    write_json_atomic(partial / MANIFEST, manifest)
+    write_json(partial / MANIFEST, manifest)
     for folder in {partial, *((partial / name).parent for name in files)}:
         sync_folder(folder)
     target = partial.with_name(f"step_{step}")
@@ -137,7 +137,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 def mark_newest(states: Path, step: int, *, finished: bool) -> None:
     """Write `STEP_FILE`."""
-    write_json_atomic(states / STEP_FILE, {"training_step": step, "finished": finished})
+    write_json(states / STEP_FILE, {"training_step": step, "finished": finished})
 
 
 def is_finished(states: Path, step: int) -> bool:

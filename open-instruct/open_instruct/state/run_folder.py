@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.files.atomic import write_json_atomic
+from flip_plugin.files.atomic import write_json
 from flip_plugin.files.jsonl import drop_records, drop_steps_after
 from flip_plugin.files.locks import InUseError, PlaceLock, folder_lock
 from open_instruct.config.args import Args, FlagError
@@ -322,7 +322,7 @@ def write_config(args: Args, verifiers: dict[str, Any], facts: dict[str, Any], r
     }
     if resumed is not None:
         config |= _history(path, config, resumed, args)
-    write_json_atomic(path, config)
+    write_json(path, config)
     return config["run_id"]
 
 

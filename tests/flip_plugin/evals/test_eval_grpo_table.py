@@ -17,7 +17,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.lm_eval import worker as grpo_worker
 from flip_plugin.evals.lm_eval.task_files.ifbench.task import readings
 from flip_plugin.evals.lm_eval.tasks import BENCHMARKS, TASK_FOLDER, check_installed, metrics_of, size_of
-from flip_plugin.evals.lm_eval.worker import write_json
+from flip_plugin.evals.lm_eval.worker import write_results
 from flip_plugin.evals.tasks import grpo_table
 from flip_plugin.files import contents
 
@@ -41,7 +41,7 @@ def worked(monkeypatch) -> list[dict]:
         jobs.append(dict(job))
         for one in job["tasks"]:
             of = {name: job[name] for name in ("checkpoint", "contents")}
-            write_json(Path(one["file"]), results(one["task"], 0.5, **of))
+            write_results(Path(one["file"]), results(one["task"], 0.5, **of))
         return 0
 
     monkeypatch.setattr(grpo_table, "_run_worker", run)
@@ -50,7 +50,7 @@ def worked(monkeypatch) -> list[dict]:
 
 def test_a_finished_pair_is_not_run_again(tmp_path, worked):
     pair = grpo_table.pair_file(tmp_path, "flip", "a")
-    write_json(pair, results("a", 0.6, checkpoint="two"))
+    write_results(pair, results("a", 0.6, checkpoint="two"))
     failed = grpo_table.evaluate_pairs(tmp_path, {"base": "one", "flip": "two"}, ["a", "b"], ASKED, [])
     asked = [(job["checkpoint"], [one["task"] for one in job["tasks"]]) for job in worked]
     assert failed == [] and asked == [("one", ["a", "b"]), ("two", ["b"])]
@@ -59,7 +59,7 @@ def test_a_finished_pair_is_not_run_again(tmp_path, worked):
 
 
 def test_a_pair_of_another_checkpoint_or_limit_is_refused(tmp_path, worked):
-    write_json(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint="other"))
+    write_results(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint="other"))
     with pytest.raises(CommandError, match="made with checkpoint 'other', not 'one'"):
         grpo_table.evaluate_pairs(tmp_path, {"base": "one"}, ["a"], ASKED, [])
     with pytest.raises(CommandError, match="model_args"):
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_was_trained_again_into_its_folder_is_noticed(tmp_path
 
 
 def test_a_pair_of_an_older_version_is_taken(tmp_path, worked):
-    write_json(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint=str(tmp_path)))
+    write_results(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint=str(tmp_path)))
     assert grpo_table.evaluate_pairs(tmp_path, {"base": str(tmp_path)}, ["a"], ASKED, []) == [] and worked == []
 
 
@@ -159,8 +159,8 @@ def test_a_worker_that_fails_keeps_what_is_done_and_is_named(tmp_path, monkeypat
 
 
 def test_cells_carry_standard_errors_as_intervals(tmp_path):
-    write_json(grpo_table.pair_file(tmp_path, "flip", "t"), results("t", 0.5))
-    write_json(grpo_table.pair_file(tmp_path, "base", "t"), results("t", 0.25, None))
+    write_results(grpo_table.pair_file(tmp_path, "flip", "t"), results("t", 0.5))
+    write_results(grpo_table.pair_file(tmp_path, "base", "t"), results("t", 0.25, None))
     cells = grpo_table.table_cells(tmp_path, ["base", "flip"], ["t", "missing"], {"flip": "flip"})
     assert [(one.judge, one.method, one.group, one.metric, one.n) for one in cells] == [
         ("base", "", "t", "acc", 8),
@@ -183,7 +183,7 @@ def test_each_benchmark_has_a_number_of_its_own_before_the_others(tmp_path):
         },
         "n-samples": {"ifeval": {"effective": 541}},
     }
-    write_json(grpo_table.pair_file(tmp_path, "base", "ifeval"), found)
+    write_results(grpo_table.pair_file(tmp_path, "base", "ifeval"), found)
     cells = grpo_table.table_cells(tmp_path, ["base"], ["ifeval"], {})
     assert [(one.metric, one.note.startswith("primary")) for one in cells] == [
         ("prompt_level_loose_acc", True),

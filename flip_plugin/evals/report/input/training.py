@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.evals.tasks.grpo_table import reward_of
+from flip_plugin.files.jsonl import read_jsonl
 from flip_plugin.files.redaction import without_logins
 
 METRICS = "metrics.jsonl"
@@ -59,19 +60,10 @@ def is_measure(metric: str) -> bool:
 
 def read_training_run(folder: Path, name: str, notes: list[str]) -> TrainingRun:
     """The run in `folder`. Lines that are no JSON objects (a killed run's last) are left out and noted."""
-    rows, bad = [], 0
-    with (folder / METRICS).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            elif line.strip():
-                bad += 1
+    bad: list[int] = []
+    rows = list(read_jsonl(folder / METRICS, bad_lines=bad))
     if bad:
-        notes.append(f"{name}: {bad} damaged lines of {METRICS} are left out.")
+        notes.append(f"{name}: {len(bad)} damaged lines of {METRICS} are left out.")
     keys = {key for row in rows for key in row}
     reward = next((reward for key, reward in _REWARDS.items() if key in keys), None) or reward_of(name)
     curves = {key: _curve(rows, key) for key in sorted(keys) if key.startswith(EVAL)}
