@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def to_jsonable(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:  # noqa: PLR0911 - a line a type reads best
     """`value` as plain JSON types; a float that JSON cannot hold (nan, inf) becomes None.
 
     Arrays and scalars of numpy and torch are recognised by their methods, so that neither

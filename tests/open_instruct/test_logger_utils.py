@@ -4,117 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from flip_plugin.files.atomic import write_json, write_text
-from flip_plugin.files.jsonable import to_jsonable
-from flip_plugin.files.jsonl import JsonlWriter, drop_steps_after, read_jsonl
+from flip_plugin.files.jsonl import read_jsonl
 from open_instruct.run.logger import MetricsLogger, setup_logging
 from open_instruct.run.progress import Progress, progress_line
-
-
-@dataclass
-class Point:
-    x: int
-    where: Path
-
-
-def test_to_jsonable_handles_what_a_trainer_logs():
-    value = {
-        "nan": float("nan"),
-        "np": np.float32("inf"),
-        "np64": np.float64(0.5),
-        "int": np.int64(3),
-        "flag": np.bool_(True),
-        "bf16": torch.tensor(0.5, dtype=torch.bfloat16),
-        "tensor": torch.tensor([1.0, float("nan")]),
-        4: Point(1, Path("a") / "b"),
-    }
-    assert to_jsonable(value) == {
-        "nan": None,
-        "np": None,
-        "np64": 0.5,
-        "int": 3,
-        "flag": True,
-        "bf16": 0.5,
-        "tensor": [1.0, None],
-        "4": {"x": 1, "where": "a/b"},
-    }
-    with pytest.raises(TypeError, match="object as JSON"):
-        to_jsonable({"x": object()})
-
-
-def test_writer_is_readable_at_once_and_keeps_any_text(tmp_path):
-    path = tmp_path / "deep" / "rows.jsonl"
-    text = "line\nbreak \u2028 \x00 \ud800 é {}"
-    writer = JsonlWriter(path)
-    writer.write({"text": text, "loss": float("-inf")})
-    assert list(read_jsonl(path)) == [{"text": text, "loss": None}]  # before close
-    writer.close()
-    assert path.read_bytes().isascii() and path.read_bytes().count(b"\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("tail", "kept"),
-    [
-        (b'{"a": 1}\n{"a": 2, "te', [1]),  # cut: gone
-        (b'{"a": 1}\n{"a": 2}', [1, 2]),  # whole, but for its newline: kept
-        (b'{"a": 1, "text": "' + b"x" * 200_000, []),  # longer than one block, and nothing before
-        (b"", []),
-    ],
-)
-def test_writer_does_not_glue_to_a_cut_line(tmp_path, tail, kept):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(tail)
-    with JsonlWriter(path) as writer:
-        writer.write({"a": 9})
-    assert [row["a"] for row in read_jsonl(path)] == [*kept, 9]
-
-
-def test_reader_passes_over_a_cut_end_but_not_over_damage(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"a": 1}\n\n{"a": "\xc3')
-    assert list(read_jsonl(path)) == [{"a": 1}]
-
-    path.write_bytes(b'{"a": 1}\n{"a": \n[3]\n{"a": 4}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        list(read_jsonl(path))
-    bad_lines: list[int] = []
-    assert list(read_jsonl(path, bad_lines=bad_lines)) == [{"a": 1}, {"a": 4}]
-    assert bad_lines == [2, 3]
-
-
-def test_atomic_write_leaves_the_old_file_and_no_litter_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    write_text(path, "old \ud800")
-    assert path.read_text() == "old \\ud800"
-
-    def fail(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_text(path, "new")
-    assert path.read_text() == "old \\ud800"
-    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
-
-
-def test_write_json_is_strict_json(tmp_path):
-    write_json(tmp_path / "config.json", {"lr": np.float32(0.5), "nan": float("nan")})
-    assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 0.5, "nan": None}
-
-
-def test_drop_steps_after(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    assert drop_steps_after(path, 3) == 0 and not path.exists()
-    path.write_text('{"training_step": 3}\n{"training_step": 4}\n{"other": 1}\n{"training_step": 5}\n{"tr')
-    assert drop_steps_after(path, 3) == 2
-    assert path.read_text() == '{"training_step": 3}\n{"other": 1}\n'
 
 
 def steps_in(output_dir: Path) -> list[int]:
