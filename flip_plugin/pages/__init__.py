@@ -1,7 +1,9 @@
 """Data and assets into one HTML file that needs no network, and is safe whatever the data holds.
 
 A report has a package with a folder `assets/`: `body.html`, `style.css` and scripts. They go into this package's
-`page.html`, behind its `base.css` (palette, cards, charts' colours) and its `base.js` (`data`, `make`, `niceTicks`).
+`page.html`, behind what all reports share: `base.css` (palette, cards, tables, forms), `base.js` (`data`, `make`,
+texts, filters), `numbers.js` (numbers as people read them) and `plot.js` (scales, grid, lines, legend, tip). `text`
+has the Python side: texts made visible, cut, and marked where they share words.
 
 The page's content security policy names its own script and style by their hashes, so nothing that a model
 or a data set wrote can run in it; texts enter it as text nodes alone.
@@ -18,13 +20,16 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+#: In the order in which they run, before those of a report.
+SHARED_SCRIPTS = ("base.js", "numbers.js", "plot.js")
+
 
 def render_page(package: str, scripts: Sequence[str], *, title: str, data: Any) -> str:
     """The page of a report: `package` is the report's, `scripts` are its assets' names in the order in which they run.
 
     `data` is plain (JSON's types, finite numbers). Raises ValueError for nan or inf in it.
     """
-    script = _asset(__name__, "base.js") + "".join(_asset(package, name) for name in scripts)
+    script = "".join([_asset(__name__, name) for name in SHARED_SCRIPTS] + [_asset(package, name) for name in scripts])
     style = _asset(__name__, "base.css") + _asset(package, "style.css")
     filling = {
         "TITLE": html.escape(title),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flip_plugin import pages
-from flip_plugin.pages import embed_json, render_page
+from flip_plugin.pages import embed_json, render_page, text
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,4 +39,4 @@ def test_a_wheel_has_every_file_of_the_package(folder, package):
 
 
 def test_examples():
-    assert doctest.testmod(pages).failed == 0
+    assert doctest.testmod(pages).failed == doctest.testmod(text).failed == 0

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from report_cases import Page, page_of, rollout, write_run
 
+from flip_plugin.pages.text import visible
 from open_instruct.report import write_comparison
 from open_instruct.report.__main__ import main
-from open_instruct.report.text import MAX_CHARS, visible
+from open_instruct.report.numbers import MAX_CHARS
 
 HOSTILE = [
     "</script><script>alert(1)</script><img src=x onerror=alert(2)>",

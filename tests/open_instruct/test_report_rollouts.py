@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from report_cases import page_of, rollout, write_run
 
+from flip_plugin.pages.text import mark_echo, mark_shared, visible
 from flip_plugin.text.similarity import f1_score, normalize_answer
 from open_instruct.report import rollouts
 from open_instruct.report.rollouts import Place, choose_evenly, choose_groups
-from open_instruct.report.text import mark_echo, mark_shared, visible
 
 
 def test_rollouts_are_limited_evenly_in_whole_groups_and_prompts_held_once(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_choose_evenly_fills_the_limit_and_shares_it(limit):
     ],
 )
 def test_marks_are_the_words_that_the_reward_counts(real, inferred):
-    marked = mark_shared(real, inferred)
+    marked = mark_shared(real, inferred, 4000)
     shared, n_real, n_inferred = marked["counts"]
     expected = f1_score(inferred, real)
     assert (shared / n_inferred if n_inferred else 0) == pytest.approx(expected["precision"])
@@ -91,9 +91,9 @@ def test_marks_are_the_words_that_the_reward_counts(real, inferred):
 
 def test_what_a_response_repeats_is_marked():
     target = "Write a short poem about the old sea."
-    marked = mark_echo(target, 'You asked: "Write a short poem about the old sea." Waves write a short tale.')
+    marked = mark_echo(target, 'You asked: "Write a short poem about the old sea." Waves write a short tale.', 4000)
     assert marked["pieces"][1::2] == ['"Write a short poem about the old sea."']
-    assert mark_echo("", "anything at all")["pieces"] == ["anything at all"]
+    assert mark_echo("", "anything at all", 4000)["pieces"] == ["anything at all"]
 
 
 def test_with_several_verifiers_the_flip_target_is_compared(tmp_path):

@@ -23,15 +23,15 @@ function textBox(title, ...content) {
     make("div", { class: "body", tabindex: 0, role: "region", "aria-label": title, dir: "auto" }, filled ? content : make("span", { class: "none" }, "empty")));
 }
 
-// Round numbers from at or below `low` to at or above `high`, about `count` of them.
-function niceTicks(low, high, count) {
-  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const size = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
-  const ticks = [], first = Math.floor(low / size + 1e-9);
-  // Bounded, since a size below the precision of its numbers would never get to the end.
-  for (let i = 0; i < 3 * count; i++) {
-    ticks.push(+((first + i) * size).toPrecision(12));
-    if (ticks[i] >= high - size * 1e-6) break;
-  }
-  return ticks;
+// What `flip_plugin.pages.text` cut into pieces: every second one is marked, and what was left out is counted.
+const marked = (part, kind) => part.pieces.map((piece, i) => i % 2 ? make("mark", { class: kind }, piece) : piece).filter((piece) => piece !== "");
+const cutNote = (part) => part.left_out ? make("span", { class: "cut" }, `… ${whole(part.left_out)} more characters are not in this page.`) : null;
+
+// The options of a filter: each distinct value with its count, in the order of `values`. "=" stands before a value,
+// so that the empty one differs from "all".
+function fillSelect(select, values, label = (value) => value || "(none)") {
+  const counts = new Map();
+  values.forEach((value) => counts.set(value, (counts.get(value) || 0) + 1));
+  select.replaceChildren(make("option", { value: "" }, "all"),
+    ...[...counts].map(([value, n]) => make("option", { value: `=${value}` }, `${label(value)} (${whole(n)})`)));
 }

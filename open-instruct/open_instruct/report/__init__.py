@@ -8,7 +8,7 @@ while the run goes on and after it was killed: what is missing is left out, what
 said. The page needs no network and may not use one: its content security policy names its own script and style
 by their hashes, so that nothing that a model wrote can run in it, either.
 
-In the order of the page: `reading` (files), `text` (cleaning, cutting, marking), `summary`, `charts`, `settings`,
+In the order of the page: `reading` (files), `numbers`, `summary`, `charts`, `settings`,
 `rollouts`, and `page`; `flip_plugin.pages` puts data and `assets/` together.
 """
 

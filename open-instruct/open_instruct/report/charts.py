@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from flip_plugin.pages.text import visible
+from open_instruct.report.numbers import Row, number, short
 from open_instruct.report.summary import repeats_verifier, title
-from open_instruct.report.text import Row, number, short, visible
 
 
 class Chart(NamedTuple):

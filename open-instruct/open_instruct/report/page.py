@@ -8,14 +8,14 @@ from datetime import datetime
 
 from flip_plugin.files.jsonable import to_jsonable
 from flip_plugin.pages import render_page
-from open_instruct.report import rollouts, summary, text
+from open_instruct.report import rollouts, summary
 from open_instruct.report.charts import build_charts
+from open_instruct.report.numbers import MAX_CHARS, Row, number, short
 from open_instruct.report.reading import Run
 from open_instruct.report.settings import settings
-from open_instruct.report.text import Row, number
 
-#: In the order in which they run, behind `base.js`.
-SCRIPTS = ("numbers.js", "header.js", "plot.js", "curves.js", "settings.js", "rollouts.js", "detail.js", "main.js")
+#: In the order in which they run, behind those of `flip_plugin.pages`.
+SCRIPTS = ("header.js", "lines.js", "curves.js", "settings.js", "rollouts.js", "detail.js", "main.js")
 
 
 def collect(runs: Sequence[Run]) -> Row:
@@ -23,7 +23,7 @@ def collect(runs: Sequence[Run]) -> Row:
     prompts = rollouts.Prompts()
     samples: list[Row] = []
     shown: list[Row] = []
-    for place, (run, name) in enumerate(zip(runs, _told_apart(runs), strict=True)):
+    for place, (run, name) in enumerate(zip(runs, _distinct_names(runs), strict=True)):
         found, totals = rollouts.read_rollouts(run, rollouts.MAX_SAMPLES // len(runs), prompts)
         samples += [{**sample, "run": place} for sample in found]
         curve_rows = run.curve_rows
@@ -49,11 +49,11 @@ def collect(runs: Sequence[Run]) -> Row:
             "prompts": prompts.items,
             "total": sum(run["summary"]["samples"] for run in shown),
         },
-        "limits": {"samples": rollouts.MAX_SAMPLES, "chars": text.MAX_CHARS},
+        "limits": {"samples": rollouts.MAX_SAMPLES, "chars": MAX_CHARS},
     }
 
 
-def _told_apart(runs: Sequence[Run]) -> list[str]:
+def _distinct_names(runs: Sequence[Run]) -> list[str]:
     """The runs' names; those that occur twice with their folder."""
     counts = Counter(run.name for run in runs)
     return [run.name if counts[run.name] == 1 else f"{run.name} ({run.folder.resolve().name})" for run in runs]
@@ -66,7 +66,7 @@ def _hours(metrics: list[Row], shown: list[Row]) -> list[float | None]:
         seconds = number(row.get("time/total"))
         found = found or seconds is not None
         total += seconds or 0.0
-        at[row["training_step"]] = text.short(total / 3600)
+        at[row["training_step"]] = short(total / 3600)
     return [at[row["training_step"]] if found else None for row in shown]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.files.jsonl import read_jsonl
-from open_instruct.report.text import Row, number, visible
+from flip_plugin.pages.text import visible
+from open_instruct.report.numbers import Row, number
 
 MAX_POINTS = 2000  # on a curve: more than a screen has pixels
 

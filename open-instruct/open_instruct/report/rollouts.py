@@ -1,4 +1,4 @@
-"""The rollouts that a page shows: whole groups, chosen evenly, and what is told of each sample."""
+"""The rollouts that a page shows: whole groups, chosen evenly, and what the page holds of each sample."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flip_plugin.files.jsonl import read_jsonl
+from flip_plugin.pages.text import as_text, clip, mark_echo, mark_shared, visible
+from open_instruct.report.numbers import MAX_CHARS, Row, number
 from open_instruct.report.reading import Run, rows, spread
-from open_instruct.report.text import Row, as_text, clip, mark_echo, mark_shared, number, visible
 
 MAX_SAMPLES = 3000  # rollouts in the page: about 10 MB at 3 KB each, which a phone still opens
 #: Groups with a missing score come first, up to this share of the page: they are few, and what one looks for.
@@ -63,7 +64,7 @@ def _places(records: Iterator[Row], statuses: Counter[str], first_group: int) ->
         if before is not None and (this != before or number_in_group <= last_sample):
             group += 1
         before, last_sample = this, number_in_group
-        statuses[visible(as_text(row.get("status")))] += 1
+        statuses[visible(row.get("status"))] += 1
         yield Place(key, group, number(row.get("score")) is None)
 
 
@@ -138,8 +139,8 @@ class Prompts:
     @staticmethod
     def _turn(message: Any) -> Row:
         if not isinstance(message, dict):
-            return {"role": "?", **clip(message)}
-        return {"role": visible(as_text(message.get("role")))[:40], **clip(message.get("content"))}
+            return {"role": "?", **clip(message, MAX_CHARS)}
+        return {"role": visible(message.get("role"))[:40], **clip(message.get("content"), MAX_CHARS)}
 
 
 _NUMBERS = {
@@ -158,29 +159,29 @@ _NUMBERS = {
 def sample(row: Row, prompts: Prompts) -> Row:
     """One rollout as the page holds it."""
     names = row.get("dataset") or []
-    verifiers = [visible(as_text(name))[:80] for name in (names if isinstance(names, list) else [names])]
+    verifiers = [visible(name)[:80] for name in (names if isinstance(names, list) else [names])]
     real = _ground_truth(row.get("ground_truth"), verifiers)
     judged = row.get("inferred_instruction") is not None
     echoed = judged or number(row.get("echo"))
     found: Row = {
         "step": number(row.get("training_step")),
-        "split": visible(as_text(row.get("split"))) or "train",
-        "status": visible(as_text(row.get("status"))),
-        "finish": visible(as_text(row.get("finish_reason"))),
+        "split": visible(row.get("split")) or "train",
+        "status": visible(row.get("status")),
+        "finish": visible(row.get("finish_reason")),
         "verifiers": verifiers,
         "prompt": prompts.add(row.get("messages", row.get("prompt"))),
-        "response": mark_echo(real if echoed else "", as_text(row.get("response"))),
+        "response": mark_echo(real if echoed else "", as_text(row.get("response")), MAX_CHARS),
         "reported": {visible(str(k)): number(v) for k, v in _mapping(row.get("reported")).items()},
     }
     for name, field in _NUMBERS.items():
         found[name] = number(row.get(field))
     if judged:
-        found["overlap"] = mark_shared(real, as_text(row["inferred_instruction"]))
+        found["overlap"] = mark_shared(real, as_text(row["inferred_instruction"]), MAX_CHARS)
     elif real:
-        found["truth"] = clip(real)
+        found["truth"] = clip(real, MAX_CHARS)
     for name in ("reasoning", "error"):
         if row.get(name):
-            found[name] = clip(row[name])
+            found[name] = clip(row[name], MAX_CHARS)
     return found
 
 

@@ -7,8 +7,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from flip_plugin.files.redaction import without_secrets
+from flip_plugin.pages.text import visible
 from open_instruct.config.flags import GROUPS
-from open_instruct.report.text import MAX_CHARS, Row, visible
+from open_instruct.report.numbers import MAX_CHARS, Row
 
 
 def settings(configs: Sequence[Row]) -> Row:

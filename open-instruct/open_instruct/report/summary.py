@@ -6,8 +6,9 @@ from statistics import median
 from typing import Any
 
 from flip_plugin.files.redaction import without_secrets
+from flip_plugin.pages.text import visible
+from open_instruct.report.numbers import Row, number
 from open_instruct.report.reading import Run, find_setting
-from open_instruct.report.text import Row, as_text, number, visible
 
 
 def summary(metrics: list[Row], totals: Row) -> Row:
@@ -75,6 +76,4 @@ def about(run: Run) -> list[list[str]]:
         "seed": ("seed",),
     }
     found: dict[str, Any] = {label: find_setting(run.config, names) for label, names in wanted.items()}
-    return [
-        [label, visible(as_text(without_secrets(value)))[:200]] for label, value in found.items() if value is not None
-    ]
+    return [[label, visible(without_secrets(value))[:200]] for label, value in found.items() if value is not None]

@@ -101,7 +101,7 @@ def test_an_item_opens_and_hostile_text_is_shown_and_never_run(page):
 
 def test_filters_narrow_the_items_down(page):
     page.evaluate(
-        "{ const field = document.querySelector('#filters [name=kind]'); field.value = 'only FLIP right';"
+        "{ const field = document.querySelector('#filters [name=kind]'); field.value = '=only FLIP right';"
         "field.dispatchEvent(new Event('input', { bubbles: true })); }"
     )
     assert set(texts(page, ".open-row .pill")) == {"only FLIP right"}

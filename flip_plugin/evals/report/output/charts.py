@@ -23,7 +23,8 @@ from flip_plugin.evals.report.input.results import BOUNDS, candidates, distinct,
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.report.output.tables import accuracy_columns
-from flip_plugin.evals.report.text import is_share, visible
+from flip_plugin.evals.report.text import is_share
+from flip_plugin.pages.text import visible
 
 Chart = dict[str, Any]
 Point = dict[str, Any] | None

@@ -14,7 +14,8 @@ from flip_plugin.evals.report.claims.claims import Claim
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.runs import EvalRun, Found
 from flip_plugin.evals.report.output.tables import Entry, Section, Table
-from flip_plugin.evals.report.text import flat, visible
+from flip_plugin.evals.report.text import flat
+from flip_plugin.pages.text import visible
 
 #: A cell of cells.csv that begins like this would be a formula in a spreadsheet.
 _FORMULA = re.compile(r"^[=+\-@\t\r]")

@@ -15,7 +15,8 @@ from typing import Any
 
 from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.report.input.runs import EvalRun
-from flip_plugin.evals.report.text import cut, marked, visible
+from flip_plugin.evals.report.text import MAX_CHARS, cut
+from flip_plugin.pages.text import mark_shared, visible
 
 MAX_ITEMS = 120
 MAX_RESPONSES = 16
@@ -196,5 +197,13 @@ def _inferred(row: Row, count: int) -> Row:
             status = row["statuses"][index] if index < len(row["statuses"]) else "missing"
             found.append({"status": visible(status)})
         else:
-            found.append({**marked(str(inferred), str(target or "")), "score": score, "echo": details.get("echo")})
+            marked = mark_shared(str(target or ""), str(inferred), MAX_CHARS)
+            found.append(
+                {
+                    "inferred": marked["inferred"],
+                    "target": marked["real"],
+                    "score": score,
+                    "echo": details.get("echo"),
+                }
+            )
     return {"judge": visible(row["judge"]), "seed": row["seed"], "responses": found}

@@ -11,11 +11,12 @@ from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.runs import EvalRun, Found
 from flip_plugin.evals.report.output.inspection import KINDS, inspect_runs
 from flip_plugin.evals.report.output.tables import Section
-from flip_plugin.evals.report.text import flat, visible
+from flip_plugin.evals.report.text import flat
 from flip_plugin.pages import render_page
+from flip_plugin.pages.text import visible
 
-#: In the order in which they run, behind `base.js`.
-SCRIPTS = ("numbers.js", "plot.js", "charts.js", "tables.js", "items.js", "main.js")
+#: In the order in which they run, behind those of `flip_plugin.pages`.
+SCRIPTS = ("charts.js", "tables.js", "items.js", "main.js")
 TITLE = "FLIP evaluations"
 
 

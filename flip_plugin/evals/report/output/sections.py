@@ -10,7 +10,8 @@ from flip_plugin.evals.report.input.runs import EvalRun, Found
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.report.output import charts, tables
 from flip_plugin.evals.report.output.tables import Entry, Section, Table, head
-from flip_plugin.evals.report.text import MISSING, shown, visible
+from flip_plugin.evals.report.text import MISSING, shown
+from flip_plugin.pages.text import visible
 
 TITLES = {
     "rewardbench2": ("RewardBench 2", "Best of four: how often the judge's pick is the right response."),

@@ -16,7 +16,8 @@ from flip_plugin.evals.records.items import Cell
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.results import BOUNDS, distinct, find, primary
 from flip_plugin.evals.report.input.runs import EvalRun
-from flip_plugin.evals.report.text import MISSING, interval, invalid, shown, visible
+from flip_plugin.evals.report.text import MISSING, interval, invalid, shown
+from flip_plugin.pages.text import visible
 
 Column = tuple[str, str]  # (group, metric)
 

@@ -24,7 +24,7 @@ function prepare(chart) {
 
 function drawChart(card, chart, all) {
   const series = all.filter((s) => !view.hidden.has(s.run));
-  const svg = card.querySelector(".plot"), tip = card.querySelector(".tip"), show = units[chart.unit];
+  const svg = card.querySelector(".plot"), show = units[chart.unit];
   const reach = [Infinity, -Infinity];
   series.forEach((s) => xsOf(s.run).filter(known).forEach((at) => { reach[0] = Math.min(reach[0], at); reach[1] = Math.max(reach[1], at); }));
   if (!series.length || reach[0] > reach[1]) { svg.replaceChildren(); return null; }
@@ -33,44 +33,36 @@ function drawChart(card, chart, all) {
   if (chart.kind === "stack") drawStack(series, xsOf(series[0].run), drawn);
   else series.forEach((s) => drawLine(s, xsOf(s.run), drawn));
   if (chart.kind !== "stack") spikeNotes(series, drawn, show);
-  const cursor = make("line", { class: "cursor", y1: drawn.top, y2: drawn.bottom, visibility: "hidden" });
+  const cursor = newCursor(drawn.top, drawn.bottom);
   svg.replaceChildren(...drawn.parts, cursor);
 
   const places = [...new Set(series.flatMap((s) => xsOf(s.run)).filter(known))].sort((a, b) => a - b);
-  const closest = (wanted, among) => among.reduce((best, at) => Math.abs(at - wanted) < Math.abs(best - wanted) ? at : best, among[0]);
   // `at` is a place on the x-axis, or null; only the chart in hand shows its numbers.
   const point = (at, speaks) => {
-    if (at === null) { cursor.setAttribute("visibility", "hidden"); tip.hidden = true; return; }
-    const place = closest(at, places), cx = drawn.x(place);
-    cursor.setAttribute("x1", cx); cursor.setAttribute("x2", cx); cursor.setAttribute("visibility", "visible");
-    tip.hidden = !speaks;
-    if (!speaks) return;
+    const place = at === null ? null : closest(at, places), cx = at === null ? null : drawn.x(place);
+    moveCursor(cursor, cx);
+    if (at === null || !speaks) { hideTip(card); return; }
     const valueAt = (s) => { // by time no two runs have the same places: take what is nearest in each
       const xs = xsOf(s.run), i = view.axis === "steps" ? xs.indexOf(place) : xs.indexOf(closest(place, xs.filter(known)));
       return s.values[i];
     };
-    const rows = series.filter((s) => known(valueAt(s))).map((s) => make("div", null,
-      make("span", { class: `key b${s.colour}${s.eval ? " dot" : ""}` }), s.name, make("span", { class: "v" }, show(valueAt(s)))));
-    tip.replaceChildren(make("div", null, view.axis === "steps" ? `step ${place}` : xText(place)), ...rows);
-    const leftSide = cx > drawn.width / 2;
-    tip.style.left = leftSide ? "" : `${cx + 24}px`;
-    tip.style.right = leftSide ? `${drawn.width - cx + 24}px` : "";
-    tip.style.top = `${svg.getBoundingClientRect().top - card.getBoundingClientRect().top + 8}px`;
+    const rows = series.filter((s) => known(valueAt(s))).map((s) => tipRow(s, show(valueAt(s))));
+    const [plot, whole] = [svg, card].map((node) => node.getBoundingClientRect());
+    showTip(card, plot.left - whole.left + cx, plot.top - whole.top + 8, view.axis === "steps" ? `step ${place}` : xText(place), rows);
   };
   const nearest = (event) => {
     const box = svg.getBoundingClientRect(), wanted = (event.clientX - box.left) * drawn.width / box.width;
-    return places.reduce((best, at) => Math.abs(drawn.x(at) - wanted) < Math.abs(drawn.x(best) - wanted) ? at : best, places[0]);
+    return closest(wanted, places, drawn.x);
   };
   return { point, nearest, places };
 }
 
-function legend(chart, series) {
+function legend(series) {
   if (several) return null; // the toolbar says it once
-  if (series.length === 1 && series[0].name === "train") return null;
-  return make("ul", { class: "legend" }, series.map((s) => make("li", null, make("span", { class: `key b${s.colour}${s.eval ? " dot" : ""}${s.total ? " stroke" : ""}` }), s.name)));
+  return series.length === 1 && series[0].name === "train" ? null : legendOf(series);
 }
 
-function chartCard(chart) {
+function curveCard(chart) {
   const series = prepare(chart), show = units[chart.unit];
   const said = series.map((s) => {
     const seen = s.values.filter(known);
@@ -80,11 +72,11 @@ function chartCard(chart) {
   const many = perColumn(runs[series[0].run].steps.length);
   const svg = make("svg", { class: "plot", role: "img", tabindex: 0, "aria-label": `${chart.title} by step: ${said}. Arrow keys read single steps.` });
   const grow = make("button", { type: "button", class: "grow-chart", "aria-pressed": "false", "aria-label": `Enlarge ${chart.title}`, title: "Enlarge" }, "⤢");
-  const card = make("figure", { class: `card chart ${chart.kind}` },
-    make("div", { class: "head" }, make("h4", null, chart.title), make("span", { class: "last num" },
-      chart.kind === "line" && series.length <= 2 && !several ? (first === last ? show(last) : `${show(first)} → ${show(last)}`) : "", grow)),
-    chart.note ? make("p", { class: "note" }, chart.note, chart.kind === "stack" && many > 1 ? ` Averages of ${many} steps.` : null) : null,
-    legend(chart, series), svg, make("div", { class: "tip", hidden: true, role: "status" }));
+  const change = chart.kind === "line" && series.length <= 2 && !several ? (first === last ? show(last) : `${show(first)} → ${show(last)}`) : "";
+  const card = chartCard(chart, chart.kind, {
+    beside: make("span", { class: "last num" }, change, grow), legend: legend(series), svg,
+    note: chart.kind === "stack" && many > 1 ? `${chart.note} Averages of ${many} steps.` : chart.note,
+  });
   let drawn = null, at = null;
   const mine = { draw: () => { if (svg.checkVisibility() && svg.clientWidth) drawn = drawChart(card, chart, series); }, point: (place, source) => drawn && drawn.point(place, source === mine) };
   cards.push(mine);
@@ -130,7 +122,7 @@ function curves() {
   if (!data.charts.length) { box.append(make("p", { class: "about" }, "No metrics yet.")); return; }
   toolbar();
   for (const section of new Set(data.charts.map((chart) => chart.section))) {
-    const found = data.charts.filter((chart) => chart.section === section).map(chartCard);
+    const found = data.charts.filter((chart) => chart.section === section).map(curveCard);
     const grid = make("div", { class: found.length === 2 ? "charts two" : "charts" }, found);
     if (section === "More") box.append(make("details", { class: "others", ontoggle: () => cards.forEach((card) => card.draw()) }, make("summary", null, make("h3", null, `All other metrics (${found.length})`)), grid));
     else box.append(make("h3", null, section), grid);

@@ -1,8 +1,5 @@
 
 // --- One rollout, and its group side by side ---------------------------------------------
-const cutNote = (part) => part.left_out ? make("span", { class: "cut" }, `… ${whole(part.left_out)} more characters are not in this page.`) : null;
-// Every second piece is marked.
-const marked = (part, kind) => part.pieces.map((piece, i) => i % 2 ? make("mark", { class: kind }, piece) : piece).filter((piece) => piece !== "");
 const hasEcho = (sample) => sample.response.pieces.length > 1;
 
 function promptBox(item) {

@@ -1,14 +1,9 @@
 
 // --- Header and summary ------------------------------------------------------------------
-function path(points, x, y) {
-  let drawn = "", pen = false;
-  for (const [at, value] of points) {
-    if (!known(value)) { pen = false; continue; }
-    drawn += `${pen ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-    pen = true;
-  }
-  return drawn;
-}
+const runs = data.runs, several = runs.length > 1;
+// A run keeps its colour in every chart and in the table.
+const runColour = (run) => run % 8;
+const runKey = (run) => make("span", { class: `key b${runColour(run)}`, title: runs[run].name });
 
 const TILES = 4; // evaluation metrics with a tile; the others are a line
 const evalUnit = (values) => values.every((v) => Math.abs(v) <= 1) ? score : plain;

@@ -52,13 +52,6 @@ function sortBy(key) {
   byId("columns").querySelector(`[data-sort="${key}"]`)?.focus();
 }
 
-function fillSelect(name, values, label = (value) => value || "(none)") {
-  const counts = new Map();
-  values.forEach((value) => counts.set(value, (counts.get(value) || 0) + 1));
-  form.elements[name].replaceChildren(make("option", { value: "" }, "all"),
-    ...[...counts].sort().map(([value, n]) => make("option", { value: `=${value}` }, `${label(value)} (${whole(n)})`)));
-}
-
 function wanted() {
   const want = Object.fromEntries(new FormData(form)), text = want.text.trim().toLowerCase();
   const bound = (name, otherwise) => want[name] === "" ? otherwise : +want[name];
@@ -182,10 +175,11 @@ function rowKeys(event) {
 function rollouts() {
   if (!samples.length) { byId("table").replaceChildren(make("div", { class: "empty" }, "No rollouts yet.")); return; }
   document.body.classList.toggle("one-run", !several);
-  fillSelect("run", samples.map((s) => s.run), (run) => runs[run].name);
-  fillSelect("split", samples.map((s) => s.split));
-  fillSelect("status", samples.map((s) => s.status));
-  fillSelect("verifier", samples.flatMap((s) => s.verifiers));
+  const { run, split, status, verifier } = form.elements;
+  fillSelect(run, samples.map((s) => s.run).sort(), (number) => runs[number].name);
+  fillSelect(split, samples.map((s) => s.split).sort());
+  fillSelect(status, samples.map((s) => s.status).sort());
+  fillSelect(verifier, samples.flatMap((s) => s.verifiers).sort());
   let wait = 0;
   form.addEventListener("input", () => { clearTimeout(wait); wait = setTimeout(select, 150); });
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,105 +1,139 @@
-// --- The four kinds of charts ------------------------------------------------------------
+
+// --- The four kinds of charts: bars, lines, dots, heat -----------------------------------
+// A method keeps its colour in every chart; what has none gets the next free one.
+const COLOURS = { flip: 0, pointwise: 1, listwise: 2, pairwise: 3, "flip+penalise": 4, oracle: 5, random: 5, "flip+strip": 7, rlvr: 6, none: 5, "flip+f1": 0 };
+function coloured(series) {
+  // What was trained under one reward shares its colour.
+  if (series.some((s) => s.like)) return series.map((s, i) => ({ ...s, colour: s.like in COLOURS ? COLOURS[s.like] : 4 + (i % 4) }));
+  const taken = series.map((s) => s.name in COLOURS ? COLOURS[s.name] : null);
+  series.forEach((_, i) => { taken[i] ??= [0, 1, 2, 3, 4, 6, 7, 5].find((c) => !taken.includes(c)) ?? i % 8; });
+  return series.map((s, i) => ({ ...s, colour: taken[i] }));
+}
+
 const widthOf = (chart) => {
   const room = Math.min(1200, byId("sections").clientWidth || 1200);
   const columns = room < 700 || chart.wide ? 1 : chart.kind === "heat" && chart.columns.length <= 5 ? 4 : 2;
   return Math.floor((room - 12 * (columns - 1)) / columns) - 26;
 };
-const whole = (text, most) => text.length > most ? `${text.slice(0, most - 1)}…` : text;
+const shorten = (text, most) => text.length > most ? `${text.slice(0, most - 1)}…` : text;
+
+// What the y-axis must hold: values, the ends of their intervals, lines of reference.
+function valuesOf(points, refs) {
+  const all = points.filter(known).flatMap((p) => [p.v, p.low, p.high]).filter(known);
+  return [...all, ...(refs || []).map((ref) => ref.value)];
+}
+// From 0 where that costs little, else around the values.
+function ticksOf(values, fromZero) {
+  let low = Math.min(...values), high = Math.max(...values);
+  if (fromZero || (low >= 0 && low < 0.3 * high)) low = Math.min(0, low);
+  if (low === high) { low -= 0.05; high += 0.05; }
+  return niceTicks(low, high, 5);
+}
+const ends = (ticks) => [ticks[0], ticks[ticks.length - 1]];
+
+function pointText(p, unit) {
+  if (!known(p)) return "none";
+  const show = units[unit], parts = [p.paper ? p.note : show(p.v)];
+  if (known(p.low)) parts.push(`[${show(p.low)}, ${show(p.high)}]`);
+  if (known(p.invalid)) parts.push(`${percent(p.invalid)} invalid`);
+  if (known(p.n)) parts.push(`n=${p.n}`);
+  return parts.join("  ");
+}
+
+function plotOf(chart, width, height) {
+  return make("svg", { class: `plot ${chart.kind === "heat" ? "fixed" : ""}`, viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": chart.title });
+}
+function cardOf(chart, series, svg) {
+  const refs = (chart.refs || []).map((ref) => make("li", null, make("span", { class: "key dots" }), `${ref.name} ${percent(ref.value)}`));
+  const kind = chart.wide ? "wide-chart" : chart.kind === "heat" && chart.columns.length <= 5 ? "small-chart" : "";
+  return chartCard(chart, kind, { legend: legendOf(series.length > 1 ? series : [], ...refs), svg });
+}
+// A part of the plot that tells what is there, above the pointer: `rows` are [series, point].
+function hit(card, place, title, rows, unit) {
+  return make("rect", { class: "hit", ...place, onmousemove: (event) => tell(card, event, title, rows, unit) });
+}
+function tell(card, event, title, rows, unit) {
+  const box = card.getBoundingClientRect();
+  showTip(card, event.clientX - box.left, event.clientY - box.top - 12, title, rows.map(([s, p]) => tipRow(s, pointText(p, unit))), true);
+}
+const refLines = (chart, left, right, y) => (chart.refs || []).map((ref) => make("line", { class: "ref", x1: left, x2: right, y1: y(ref.value), y2: y(ref.value) }));
 
 function drawBars(chart) {
-  const { series, categories, unit } = chart, tints = colours(series);
+  const { categories, unit } = chart, series = coloured(chart.series);
   const width = widthOf(chart), height = chart.wide ? 250 : 200;
-  const [low, high, ticks] = reachOf(valuesOf(series.flatMap((s) => s.points), chart.refs), true);
-  const labels = ticks.map(tickLabel(unit)), left = 12 + 6.3 * Math.max(...labels.map((l) => l.length));
+  const ticks = ticksOf(valuesOf(series.flatMap((s) => s.points), chart.refs), true), [low, high] = ends(ticks);
+  const labels = tickLabels(ticks, units[unit]), left = leftOf(labels);
   const right = width - 6, top = 12, bottom = height - 24, room = (right - left) / categories.length;
-  const y = (v) => bottom - (bottom - top) * (v - low) / (high - low);
-  const parts = [], thick = Math.min(34, (room * 0.78) / series.length);
-  gridLines(parts, ticks, labels, left, right, y);
-  const svg = make("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, style: null, width, height, role: "img", "aria-label": chart.title });
-  const figure = figureOf(chart, legendOf(series, tints, chart.refs), svg);
+  const y = linear(low, high, bottom, top), zero = y(Math.max(0, low)), thick = Math.min(34, (room * 0.78) / series.length);
+  const svg = plotOf(chart, width, height), card = cardOf(chart, series, svg), parts = yGrid(ticks, labels, left, right, y);
   categories.forEach((name, c) => {
     const middle = left + room * (c + 0.5), start = middle - thick * series.length / 2;
-    parts.push(make("text", { x: middle, y: height - 7, "text-anchor": "middle" }, whole(name, Math.floor(room / 6.2))));
+    parts.push(make("text", { x: middle, y: height - 7, "text-anchor": "middle" }, shorten(name, Math.floor(room / 6.2))));
     series.forEach((s, i) => {
-      const p = s.points[c], x = start + thick * i;
-      if (!known(p)) { parts.push(make("text", { class: "absent", x: x + thick / 2, y: y(Math.max(0, low)) - 4, "text-anchor": "middle" }, "–")); return; }
-      const from = y(Math.max(0, low)), to = y(p.v);
-      parts.push(make("rect", { class: p.paper ? `bar-paper s${tints[i]}` : `f${tints[i]}`, x: x + 1, width: Math.max(1, thick - 2), y: Math.min(from, to), height: Math.max(1, Math.abs(from - to)), rx: 2 }));
-      if (known(p.low)) parts.push(bar(x + thick / 2, y(p.low), y(p.high), Math.min(4, thick / 4), "t"));
+      const p = s.points[c], x = start + thick * i, centre = x + thick / 2, cap = Math.min(4, thick / 4);
+      if (!known(p)) { parts.push(make("text", { class: "absent", x: centre, y: zero - 4, "text-anchor": "middle" }, "–")); return; }
+      parts.push(make("rect", { class: p.paper ? `bar-paper s${s.colour}` : `f${s.colour}`, x: x + 1, width: Math.max(1, thick - 2), y: Math.min(zero, y(p.v)), height: Math.max(1, Math.abs(zero - y(p.v))), rx: 2 }));
+      if (known(p.low)) parts.push(make("path", { class: "whisker st", d: `M${centre} ${y(p.low)}V${y(p.high)}M${centre - cap} ${y(p.low)}H${centre + cap}M${centre - cap} ${y(p.high)}H${centre + cap}` }));
     });
-    parts.push(make("rect", { class: "hit", x: left + room * c, width: room, y: top, height: bottom - top,
-      onmousemove: (event) => tell(figure, tipRows(name, series.map((s, i) => [tints[i], s.name, s.points[c], unit])), event) }));
+    parts.push(hit(card, { x: left + room * c, width: room, y: top, height: bottom - top }, name, series.map((s) => [s, s.points[c]]), unit));
   });
-  refLines(chart, parts, left, right, y);
-  svg.append(...parts);
-  return figure;
+  svg.append(...parts, ...refLines(chart, left, right, y));
+  return card;
 }
 
 function drawLines(chart) {
-  const { series, unit } = chart, tints = colours(series);
+  const { unit } = chart, series = coloured(chart.series);
   const width = widthOf(chart), height = chart.wide ? 250 : 210;
-  const points = series.flatMap((s) => s.points).filter(known), at = points.map((p) => p.x);
+  const points = series.flatMap((s) => s.points).filter(known), places = [...new Set(points.map((p) => p.x))].sort((a, b) => a - b);
   const names = chart.x.names, log = chart.x.scale === "log";
-  const [low, high, ticks] = reachOf(valuesOf(points, chart.refs), false);
-  const labels = ticks.map(tickLabel(unit)), left = 12 + 6.3 * Math.max(...labels.map((l) => l.length));
-  const right = width - 14, top = 12, bottom = height - 38;
-  const scale = log ? Math.log : (v) => v, pad = names ? 0.4 : 0;
-  const from = scale(names ? 0 : Math.min(...at)) - pad, to = scale(names ? names.length - 1 : Math.max(...at)) + pad;
-  const inset = names ? 0 : 12;
-  const x = (v) => left + inset + (right - left - 2 * inset) * (to > from ? (scale(v) - from) / (to - from) : 0.5);
-  const y = (v) => bottom - (bottom - top) * (v - low) / (high - low);
-  const parts = [];
-  gridLines(parts, ticks, labels, left, right, y);
-  const places = [...new Set(at)].sort((a, b) => a - b);
-  const marks = names ? names.map((_, i) => i) : places.length <= 9 ? places : niceTicks(places[0], places[places.length - 1], 7).filter((t) => t >= places[0] && t <= places[places.length - 1]);
+  const ticks = ticksOf(valuesOf(points, chart.refs), false), [low, high] = ends(ticks);
+  const labels = tickLabels(ticks, units[unit]), left = leftOf(labels);
+  const right = width - 14, top = 12, bottom = height - 38, y = linear(low, high, bottom, top);
+  const scale = log ? Math.log : (v) => v, inset = names ? 0 : 12;
+  const [from, to] = names ? [-0.4, names.length - 0.6] : ends(places).map(scale);
+  const across = linear(from, to, left + inset, right - inset), x = (v) => across(scale(v));
+  const marks = names ? names.map((_, i) => i) : places.length <= 9 ? places : niceTicks(...ends(places), 7).filter((t) => t >= places[0] && t <= places[places.length - 1]);
+  const svg = plotOf(chart, width, height), card = cardOf(chart, series, svg), parts = yGrid(ticks, labels, left, right, y);
   marks.forEach((mark) => parts.push(make("text", { x: x(mark), y: bottom + 16, "text-anchor": "middle" }, names ? names[mark] : plain(mark))));
   parts.push(make("text", { class: "axis-name", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" }, chart.x.label));
-  const svg = make("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": chart.title });
-  const figure = figureOf(chart, legendOf(series, tints, chart.refs), svg);
-  series.forEach((s, i) => {
-    const own = s.points.filter(known), line = own.map((p, k) => `${k ? "L" : "M"}${x(p.x).toFixed(1)} ${y(p.v).toFixed(1)}`).join("");
-    const wide = own.filter((p) => known(p.low));
-    if (wide.length > 1) parts.push(make("path", { class: `band f${tints[i]}`, d: `${wide.map((p, k) => `${k ? "L" : "M"}${x(p.x).toFixed(1)} ${y(p.high).toFixed(1)}`).join("")}${[...wide].reverse().map((p) => `L${x(p.x).toFixed(1)} ${y(p.low).toFixed(1)}`).join("")}Z` }));
-    parts.push(make("path", { class: `l s${tints[i]}${s.dashed ? " dashed" : ""}`, d: line }));
-    if (own.length <= 30) own.forEach((p) => parts.push(make("circle", { class: `f${tints[i]} dotted`, cx: x(p.x), cy: y(p.v), r: 3.4 })));
+  series.forEach((s) => {
+    const own = s.points.filter(known), wide = own.filter((p) => known(p.low));
+    if (wide.length > 1) parts.push(make("path", { class: `band f${s.colour}`, d: `${path(wide.map((p) => [p.x, p.high]), x, y)}${path(wide.map((p) => [p.x, p.low]).reverse(), x, y).replace("M", "L")}Z` }));
+    parts.push(make("path", { class: `l s${s.colour}${s.dashed ? " dashed" : ""}`, d: path(own.map((p) => [p.x, p.v]), x, y) }));
+    if (own.length <= 30) own.forEach((p) => parts.push(make("circle", { class: `f${s.colour} dotted`, cx: x(p.x), cy: y(p.v), r: 3.4 })));
   });
-  refLines(chart, parts, left, right, y);
-  const cursor = make("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
-  parts.push(cursor, make("rect", { class: "hit", x: left, width: right - left, y: top, height: bottom - top, onmousemove: (event) => {
-    const box = svg.getBoundingClientRect(), want = (event.clientX - box.left) * width / box.width;
-    const nearest = places.reduce((best, p) => Math.abs(x(p) - want) < Math.abs(x(best) - want) ? p : best, places[0]);
-    cursor.setAttribute("visibility", "visible"); cursor.setAttribute("x1", x(nearest)); cursor.setAttribute("x2", x(nearest));
-    const title = names ? names[nearest] : `${chart.x.label}: ${plain(nearest)}`;
-    tell(figure, tipRows(title, series.map((s, i) => [tints[i], s.name, s.points.filter(known).find((p) => p.x === nearest), unit]).filter((row) => known(row[2]))), event);
+  const cursor = newCursor(top, bottom);
+  svg.append(...parts, ...refLines(chart, left, right, y), cursor, make("rect", { class: "hit", x: left, width: right - left, y: top, height: bottom - top, onmousemove: (event) => {
+    const box = svg.getBoundingClientRect(), nearest = closest((event.clientX - box.left) * width / box.width, places, x);
+    moveCursor(cursor, x(nearest));
+    const rows = series.map((s) => [s, s.points.find((p) => known(p) && p.x === nearest)]).filter(([, p]) => known(p));
+    tell(card, event, names ? names[nearest] : `${chart.x.label}: ${plain(nearest)}`, rows, unit);
   } }));
-  svg.append(...parts);
-  return figure;
+  return card;
 }
+
 function drawDots(chart) {
-  const { series, categories, unit } = chart, tints = colours(series), step = 7 * series.length + 12;
+  const { categories, unit } = chart, series = coloured(chart.series), step = 7 * series.length + 12;
   const width = widthOf(chart), left = Math.min(200, 16 + 6.8 * Math.max(...categories.map((c) => c.length)));
   const height = categories.length * step + 40, right = width - 14, top = 8, bottom = height - 26;
-  const values = [...valuesOf(series.flatMap((s) => s.points)), 0], [low, high, ticks] = reachOf(values, false);
-  const x = (v) => left + (right - left) * (v - low) / (high - low), parts = [];
-  ticks.forEach((tick) => parts.push(make("line", { class: tick === 0 ? "grid zero" : "grid", x1: x(tick), x2: x(tick), y1: top, y2: bottom }),
-    make("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, unit === "share" ? `${tick > 0 ? "+" : ""}${+(100 * tick).toPrecision(3)}` : `${tick > 0 ? "+" : ""}${plain(tick)}`)));
-  const svg = make("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": chart.title });
-  const figure = figureOf(chart, legendOf(series, tints, chart.refs), svg);
+  const ticks = ticksOf([...valuesOf(series.flatMap((s) => s.points)), 0], false), x = linear(...ends(ticks), left, right);
+  const svg = plotOf(chart, width, height), card = cardOf(chart, series, svg), stripes = [];
+  const parts = ticks.flatMap((tick) => [make("line", { class: tick === 0 ? "grid zero" : "grid", x1: x(tick), x2: x(tick), y1: top, y2: bottom }),
+    make("text", { x: x(tick), y: bottom + 16, "text-anchor": "middle" }, tick ? signed(unit === "share" ? 100 * tick : tick) : "0")]);
   categories.forEach((name, c) => {
     const middle = top + step * (c + 0.5);
-    if (c % 2) parts.unshift(make("rect", { class: "stripe", x: 0, width, y: top + step * c, height: step }));
-    parts.push(make("text", { class: "row-name", x: left - 10, y: middle + 4, "text-anchor": "end" }, whole(name, 27)));
+    if (c % 2) stripes.push(make("rect", { class: "stripe", x: 0, width, y: top + step * c, height: step }));
+    parts.push(make("text", { class: "row-name", x: left - 10, y: middle + 4, "text-anchor": "end" }, shorten(name, 27)));
     series.forEach((s, i) => {
       const p = s.points[c], y = middle + 7 * (i - (series.length - 1) / 2);
       if (!known(p)) return;
-      if (known(p.low)) parts.push(make("line", { class: `l s${tints[i]}`, x1: x(p.low), x2: x(p.high), y1: y, y2: y }));
-      parts.push(make("circle", { class: `f${tints[i]} dotted`, cx: x(p.v), cy: y, r: 3.6 }));
+      if (known(p.low)) parts.push(make("line", { class: `l s${s.colour}`, x1: x(p.low), x2: x(p.high), y1: y, y2: y }));
+      parts.push(make("circle", { class: `f${s.colour} dotted`, cx: x(p.v), cy: y, r: 3.6 }));
     });
-    parts.push(make("rect", { class: "hit", x: 0, width, y: top + step * c, height: step,
-      onmousemove: (event) => tell(figure, tipRows(name, series.map((s, i) => [tints[i], s.name, s.points[c], unit])), event) }));
+    parts.push(hit(card, { x: 0, width, y: top + step * c, height: step }, name, series.map((s) => [s, s.points[c]]), unit));
   });
-  svg.append(...parts);
-  return figure;
+  svg.append(...stripes, ...parts);
+  return card;
 }
 
 function drawHeat(chart) {
@@ -107,32 +141,30 @@ function drawHeat(chart) {
   const left = Math.min(130, 14 + 7.2 * Math.max(...rows.map((r) => r.length)));
   const size = Math.min(62, (width - left - 6) / columns.length), tall = Math.min(size, 40);
   const height = tall * rows.length + 30, parts = [];
-  const svg = make("svg", { class: "plot fixed", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": chart.title });
-  const figure = figureOf(chart, null, svg);
-  const show = unit === "share" ? (v) => percent(v) : (v) => v.toFixed(2);
+  const svg = plotOf(chart, width, height), card = cardOf(chart, [], svg);
+  const show = unit === "share" ? (v) => (100 * v).toFixed(1) : score; // a square is small: no percent sign
   rows.forEach((row, r) => {
-    parts.push(make("text", { class: "row-name", x: left - 8, y: tall * (r + 0.5) + 4, "text-anchor": "end" }, whole(row, 20)));
+    parts.push(make("text", { class: "row-name", x: left - 8, y: tall * (r + 0.5) + 4, "text-anchor": "end" }, shorten(row, 20)));
     columns.forEach((column, c) => {
       const p = points[r][c], strength = known(p) ? Math.max(0.06, Math.min(1, p.v)) : 0;
       parts.push(make("rect", { class: known(p) ? "f0" : "hole", opacity: known(p) ? strength : 1, x: left + size * c + 1, y: tall * r + 1, width: size - 2, height: tall - 2, rx: 3 }));
       parts.push(make("text", { class: strength > 0.55 ? "on" : "off", x: left + size * (c + 0.5), y: tall * (r + 0.5) + 4, "text-anchor": "middle" }, known(p) ? show(p.v) : "–"));
-      parts.push(make("rect", { class: "hit", x: left + size * c, y: tall * r, width: size, height: tall,
-        onmousemove: (event) => tell(figure, tipRows(row === column ? `${row}: run against run` : `${row} ~ ${column}`, [[null, "", p, unit]]), event) }));
+      parts.push(hit(card, { x: left + size * c, y: tall * r, width: size, height: tall }, row === column ? `${row}: run against run` : `${row} ~ ${column}`, [[{ name: "" }, p]], unit));
     });
   });
-  columns.forEach((column, c) => parts.push(make("text", { x: left + size * (c + 0.5), y: tall * rows.length + 18, "text-anchor": "middle" }, whole(column, Math.max(3, Math.floor(size / 6.2))))));
+  columns.forEach((column, c) => parts.push(make("text", { x: left + size * (c + 0.5), y: tall * rows.length + 18, "text-anchor": "middle" }, shorten(column, Math.max(3, Math.floor(size / 6.2))))));
   svg.append(...parts);
-  return figure;
+  return card;
 }
 
 const DRAW = { bars: drawBars, lines: drawLines, dots: drawDots, heat: drawHeat };
 function drawn(chart) {
   const points = chart.kind === "heat" ? chart.points.flat() : chart.series.flatMap((s) => s.points);
   if (!points.some(known)) return null;
-  const figure = DRAW[chart.kind](chart);
-  figure.addEventListener("mouseleave", () => {
-    figure.querySelector(".tip").hidden = true;
-    figure.querySelectorAll(".cursor").forEach((line) => line.setAttribute("visibility", "hidden"));
+  const card = DRAW[chart.kind](chart);
+  card.addEventListener("mouseleave", () => {
+    hideTip(card);
+    card.querySelectorAll(".cursor").forEach((cursor) => moveCursor(cursor, null));
   });
-  return figure;
+  return card;
 }

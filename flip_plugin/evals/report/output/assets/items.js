@@ -1,13 +1,12 @@
 const PAGE = 20; // items at a time
 
 // --- Single items ----------------------------------------------------------------------------
-const marked = (pieces) => pieces.map((piece, i) => i % 2 ? make("mark", null, piece) : piece).filter((piece) => piece !== "");
 function inferredOf(item, r) {
   return item.inferred.map((one) => {
     const found = one.responses[r];
     if (!found) return null;
     return make("div", { class: "inferred" }, make("span", { class: "role" }, `${one.judge} inferred, seed ${one.seed}${known(found.score) ? `, score ${found.score.toFixed(3)}` : ""}${found.echo ? `, echo ${found.echo.toFixed(2)}` : ""}`),
-      found.status ? make("span", { class: "pill" }, found.status) : make("div", { dir: "auto" }, marked(found.inferred)));
+      found.status ? make("span", { class: "pill" }, found.status) : make("div", { dir: "auto" }, marked(found.inferred), cutNote(found.inferred)));
   });
 }
 function responseCard(item, text, r) {
@@ -27,7 +26,7 @@ function scoreTable(item) {
 }
 function targetOf(item) {
   const first = item.inferred.flatMap((one) => one.responses).find((found) => found && found.target);
-  return first ? textBox("What FLIP is to recover (shared words marked for response 1)", marked(first.target)) : null;
+  return first ? textBox("What FLIP is to recover (shared words marked for response 1)", marked(first.target), cutNote(first.target)) : null;
 }
 function itemDetail(item) {
   return [make("div", { class: "pair" }, textBox("Prompt", item.prompt.flatMap(([role, text]) => [make("span", { class: "role" }, role), text])), targetOf(item)),
@@ -50,15 +49,15 @@ function items() {
   const { rows, total, kinds } = data.items;
   byId("items-section").hidden = !rows.length;
   if (!rows.length) return;
-  const form = byId("filters"), options = (name, values, all) => form.elements[name].append(make("option", { value: "" }, all), ...values.map((v) => make("option", { value: v }, v)));
-  options("run", [...new Set(rows.map((r) => r.run))], "all");
-  options("subset", [...new Set(rows.map((r) => r.subset).filter(Boolean))], "all");
-  options("kind", kinds.filter((kind) => rows.some((r) => r.kind === kind)), "anything");
+  const form = byId("filters");
+  fillSelect(form.elements.run, rows.map((r) => r.run));
+  fillSelect(form.elements.subset, rows.map((r) => r.subset));
+  fillSelect(form.elements.kind, rows.map((r) => r.kind).sort((a, b) => kinds.indexOf(a) - kinds.indexOf(b)));
   let shown = PAGE;
   const show = () => {
-    const want = (name) => form.elements[name].value, text = want("text").toLowerCase();
-    const matching = rows.filter((r) => (!want("run") || r.run === want("run")) && (!want("subset") || r.subset === want("subset")) && (!want("kind") || r.kind === want("kind")) &&
-      (!text || [...r.prompt.map((turn) => turn[1]), ...r.responses].some((t) => t.toLowerCase().includes(text))));
+    const text = form.elements.text.value.toLowerCase();
+    const fits = (r, name) => ["", `=${r[name]}`].includes(form.elements[name].value);
+    const matching = rows.filter((r) => fits(r, "run") && fits(r, "subset") && fits(r, "kind") && (!text || [...r.prompt.map((turn) => turn[1]), ...r.responses].some((t) => t.toLowerCase().includes(text))));
     byId("rows").replaceChildren(...matching.slice(0, shown).flatMap(itemRow));
     byId("more").hidden = matching.length <= shown;
     byId("count").textContent = `${matching.length} of ${rows.length} items in this page, out of ${total} judged ones; chosen evenly over what happened to them`;

@@ -1,11 +1,5 @@
 
-// --- Drawing a chart ---------------------------------------------------------------------
-// Labels that differ, even where the ticks are closer than the unit's usual digits.
-function tickLabels(ticks, show) {
-  const labels = ticks.map(show);
-  return new Set(labels).size === labels.length ? labels : ticks.map((tick) => String(+tick.toPrecision(6)));
-}
-
+// --- How curves and stacks are drawn -----------------------------------------------------
 // The mean of the known values up to `reach` places to either side. Not by differences of running
 // sums: one huge value would swallow all that come after it.
 function average(values, reach) {
@@ -50,15 +44,12 @@ function yRange(chart, series) {
 // The frame of a chart: scales, grid and labels. `reach` is [first, last] on the x-axis.
 function frame(svg, ticks, labels, reach, xLabel) {
   const width = svg.clientWidth || 340, height = svg.clientHeight || 168;
-  const left = 12 + 6.3 * Math.max(...labels.map((l) => l.length)), right = width - 10, top = 10, bottom = height - 22;
+  const left = leftOf(labels), right = width - 10, top = 10, bottom = height - 22;
   const [low, high] = [ticks[0], ticks[ticks.length - 1]];
-  const x = (at) => left + (right - left) * (reach[1] > reach[0] ? (at - reach[0]) / (reach[1] - reach[0]) : 0.5);
-  const y = (value) => bottom - (bottom - top) * (Math.min(high, Math.max(low, value)) - low) / (high - low);
-  const parts = ticks.flatMap((tick, i) => [
-    make("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
-    make("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, labels[i])]);
-  const whole = view.axis === "steps";
-  const marks = reach[1] > reach[0] ? niceTicks(...reach, width > 600 ? 10 : 6).filter((t) => t >= reach[0] && t <= reach[1] && (!whole || Number.isInteger(t))) : [reach[0]];
+  const x = linear(...reach, left, right), inside = linear(low, high, bottom, top);
+  const y = (value) => inside(Math.min(high, Math.max(low, value)));
+  const parts = yGrid(ticks, labels, left, right, y), inSteps = view.axis === "steps";
+  const marks = reach[1] > reach[0] ? niceTicks(...reach, width > 600 ? 10 : 6).filter((t) => t >= reach[0] && t <= reach[1] && (!inSteps || Number.isInteger(t))) : [reach[0]];
   marks.forEach((tick) => parts.push(make("text", { x: x(tick), y: height - 6, "text-anchor": x(tick) > right - 14 ? "end" : "middle" }, xLabel(tick))));
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   return { x, y, left, right, top, bottom, width, parts, low, high };

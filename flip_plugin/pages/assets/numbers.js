@@ -1,11 +1,9 @@
 
-const runs = data.runs, several = runs.length > 1;
-
 // --- Numbers as people read them ---------------------------------------------------------
 const whole = (value) => Math.round(value).toLocaleString("en");
 function plain(value) {
   const size = Math.abs(value);
-  if (size >= 10000) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 });
+  if (size >= 10000) return value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 3 });
   if (size >= 100 || Number.isInteger(value)) return String(Math.round(value));
   if (size < 0.001) return value.toExponential(1);
   return String(+value.toPrecision(3));
@@ -18,9 +16,6 @@ function duration(seconds) {
 const percent = (value) => `${+(100 * value).toPrecision(3)}%`;
 const score = (value) => value.toFixed(2);
 const signed = (value) => `${value < 0 ? "−" : "+"}${plain(Math.abs(value))}`;
-const units = { score, share: percent, seconds: (v) => `${plain(v)} s`, count: plain, plain };
 const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
-
-// A run keeps its colour in every chart and in the table.
-const runColour = (run) => run % 8;
-const runKey = (run) => make("span", { class: `key b${runColour(run)}`, title: runs[run].name });
+// How a chart's `unit` is read.
+const units = { score, share: percent, seconds: (v) => `${plain(v)} s`, count: plain, plain };
