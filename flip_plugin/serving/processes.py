@@ -29,9 +29,10 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2**18
 
 
-def die_with_parent(sig: int = signal.SIGKILL) -> None:
-    """Ask the kernel to send `sig` to this process when the thread that started it ends."""
+def die_with_parent(sig: int | None = None) -> None:
+    """Ask the kernel to send `sig` (SIGKILL, if none is given) to this process when the thread that started it ends."""
     if sys.platform.startswith("linux"):
+        sig = signal.SIGKILL if sig is None else sig  # not as a default: Windows, which imports this, has none
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sig, 0, 0, 0)
 
 
@@ -78,7 +79,7 @@ def start_child(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            preexec_fn=die_with_parent,
         )
 
 

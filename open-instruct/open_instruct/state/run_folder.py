@@ -11,19 +11,18 @@ import contextlib
 import hashlib
 import json
 import logging
-import platform
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from flip_plugin.files.atomic import write_json
 from flip_plugin.files.jsonl import drop_records, drop_steps_after
 from flip_plugin.files.locks import InUseError, PlaceLock, folder_lock
+from flip_plugin.versions import versions
 from open_instruct.config.args import Args, FlagError
 from open_instruct.state.checkpoints import (
     STEP_FILE,
@@ -146,7 +145,7 @@ def open_run_folder(
     for folder in moved:
         logger.info("what an earlier run left is now in %s", folder)
     run_id = write_config(args, verifiers, {"rows": len(rows), "eval_rows": len(eval_rows)}, state)
-    facts = {"run_id": run_id, "rows_sha256": fingerprint, "flags": asdict(args), "versions": versions()}
+    facts = {"run_id": run_id, "rows_sha256": fingerprint, "flags": asdict(args), "versions": versions(PACKAGES)}
     return RunFolder(lock, state, facts)
 
 
@@ -316,7 +315,7 @@ def write_config(args: Args, verifiers: dict[str, Any], facts: dict[str, Any], r
         "seed": args.seed,
         "verifiers": sorted(verifiers),
         "prompt_sha256": PromptSet.load(args.llm_judge_prompts).hashes(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "command": sys.argv,
         **facts,
     }
@@ -354,14 +353,3 @@ def _history(path: Path, now: dict[str, Any], resumed: State, args: Args) -> dic
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
