@@ -126,10 +126,12 @@ def echo_disguised(item: EvalItem, response: str, rng: random.Random) -> str:
 
 
 def reordered(text: str, rng: random.Random) -> str:
-    """The clauses of `text`, none where it was if that can be done; a text of one clause is turned around its middle.
+    """The clauses of `text` in a drawn order, turned until as few as possible are where they were.
+
+    A text of one clause is turned around its middle.
 
     >>> reordered("Write a poem about bees, mention honey", random.Random(0))
-    'mention honey, about bees, Write a poem'
+    'Write a poem, mention honey, about bees'
     """
     clauses = [clause.strip(" ,;:.!?") for clause in _CLAUSE_END.split(text)]
     clauses = [clause for clause in clauses if clause]
