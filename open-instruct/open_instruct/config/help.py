@@ -1,7 +1,7 @@
-"""How flags are shown: `--help`, and the tables of docs/flags.md and the README.
+"""How flags are shown: `--help`, and the tables of docs/flags.md.
 
 python -m open_instruct.config.help flags       the table of docs/flags.md
-python -m open_instruct.config.help groups      the README's
+python -m open_instruct.config.help groups      its table of groups
 """
 
 from __future__ import annotations
