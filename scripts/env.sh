@@ -5,7 +5,7 @@
 #   source scripts/env.sh [cpu|gpu]    the same, then activates .venv in this shell
 #
 # Without an argument the kind is FLIP_ENV (cpu or gpu), else gpu where `nvidia-smi -L`
-# works, else cpu. It installs uv if there is none (under .venv-tools), then the locked
+# works, else cpu. FLIP_PYTHON (3.11 or 3.12) names the Python. It installs uv if there is none (under .venv-tools), then the locked
 # packages of requirements/<kind>.txt, then this repository's three packages, editable.
 # Nothing outside the repository's folder is written, apart from uv's own cache.
 
@@ -76,13 +76,13 @@ make_venv() {
           && "${old_root:-$ROOT}" == "$ROOT" ]]; then
         return
     fi
-    for version in 3.11 3.12; do
+    for version in ${FLIP_PYTHON:-3.11 3.12}; do
         if UV_PYTHON_DOWNLOADS=never "$UV" venv --quiet --no-project --clear --python "$version" .venv 2>/dev/null; then
             return
         fi
     done
-    say "no Python 3.11 or 3.12 on this machine: asking uv for one"
-    "$UV" venv --quiet --no-project --clear --python 3.11 .venv
+    say "no Python ${FLIP_PYTHON:-3.11 or 3.12} on this machine: asking uv for one"
+    "$UV" venv --quiet --no-project --clear --python "${FLIP_PYTHON:-3.11}" .venv
 }
 
 install() {
