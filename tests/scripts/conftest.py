@@ -32,9 +32,9 @@ class Tree:
         self.bin.mkdir()
         for name in ("scripts", "requirements"):
             shutil.copytree(ROOT / name, self.root / name)
-        (self.root / "open-instruct").mkdir()
-        for name in ("pyproject.toml", "open-instruct/pyproject.toml"):
-            shutil.copy(ROOT / name, self.root / name)
+        for folder in (".", "open-instruct", "datasets_prep"):
+            (self.root / folder).mkdir(exist_ok=True)
+            shutil.copy(ROOT / folder / "pyproject.toml", self.root / folder)
         tools = "bash dirname cat cksum tr grep mkdir flock uname rm touch sleep chmod env"
         for tool in tools.split():
             (self.bin / tool).symlink_to(str(shutil.which(tool)))
