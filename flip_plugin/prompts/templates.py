@@ -106,7 +106,7 @@ class PromptSet:
         return _messages(self.fill(POINTWISE_SYSTEM), user)
 
     def fill(self, name: str, **values: str) -> str:
-        """Template `name` with its placeholders replaced by `values`, defused.
+        """Template `name` with its placeholders replaced by `values`, escaped.
 
         Raises `PromptError` for an unknown name or a placeholder without a value.
         """
@@ -120,11 +120,11 @@ class PromptSet:
             key = SAME_AS.get(key, key)
             if key not in values:
                 raise PromptError(f"{name}.prompt asks for {{{key}}}, which this call does not have")
-            return self.defuse(values[key])
+            return self.escape(values[key])
 
         return (_FORMAT_STYLE if name in self._format_style else _PLACEHOLDER).sub(value_of, self.templates[name])
 
-    def defuse(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         r"""`text` with what could pose as the templates' own structure made harmless.
 
         ``</response>`` inside a response would end the quoted block early and let what

@@ -6,12 +6,15 @@ What can be read without guessing is read; everything else is a `problem`, and r
 text never becomes an instruction. No function here raises, whatever the text, and
 each takes time linear in it (a few milliseconds for the longest).
 
-Order of trust: the whole reply as JSON (also JSON written as a JSON string), then
-every object that decodes or that `mending` can read (the last one that has the key
-wins), then one whose end is cut off: without a finish reason that says so (the reward
-looks at it first) the cut may well be the closing brace alone. Thinking is dropped
-first; a thinking block that is never closed means the reply stopped before its answer,
-so nothing in it counts.
+The way of a reply, in order of trust:
+
+1. `_unwrap`: is the whole reply JSON (perhaps fenced, perhaps written as a JSON string)? Then that is the answer.
+2. Thinking is dropped. What stands behind a thinking block that is never closed is thinking, too: such a reply
+   stopped before its answer.
+3. `_find_holders`: every object in the rest that decodes, or that `repair_object` can read. The last one with a wanted
+   key (`flip_plugin.replies.keys`) is the answer.
+4. Last come objects whose end is cut off: without a finish reason that says so (the reward looks at that first), what
+   is missing may well be the closing brace alone.
 """
 
 from __future__ import annotations
@@ -20,17 +23,26 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from flip_plugin.replies.repair import DECODER, mend
+from flip_plugin.replies.keys import (
+    BETTER_KEYS,
+    INDEX_KEYS,
+    INSTRUCTION_KEYS,
+    REASONING_KEY,
+    SCORE_KEYS,
+    plain,
+)
+from flip_plugin.replies.repair import DECODER, repair_object
 from flip_plugin.text.reasoning import after_closed_thinking, thinking_start
 
 # Characters behind the thinking; many times what an answer needs.
 LONGEST_REPLY = 50_000
-# Characters looked at in vain before the search for objects is given up, and what each brace costs besides.
+# The search for objects is given up after so many characters looked at in vain; each brace tried costs some besides.
 MOST_LOOKED_AT = 60_000
 COST_OF_A_TRY = 200
-CHEAP = 16  # times faster than mending is the JSON decoder, at least
+# The JSON decoder is at least so many times faster than repairing, so what it looks at counts for less.
+DECODER_SPEED = 16
 # Lists and dicts inside one object, and how deep.
 MOST_PARTS = 256
 DEEPEST = 4
@@ -42,17 +54,11 @@ _OPEN_FENCE = re.compile(r"\A```[\w-]*")
 _OPENING = re.compile(r"\{(?=\s*+(?:[\"'`“”‘’]|[A-Za-z_][\w -]{0,80}:))")
 # What prompts show in place of an answer, and judges repeat.
 _NO_ANSWER = re.compile(r"[\s.…]*|<[^<>]{0,80}>|\[[^\[\]]{0,80}\]")
-_NOT_LETTERS = re.compile(r"[\W_]+")
 _SCORE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*10)?")
 _INDEX = re.compile(
     r"(?:[^\w-]|_)*(?:(?:response|answer|option|candidate|index)[\s_:#]*)?(\d{1,6})[\]\s).:>]*", re.IGNORECASE
 )
 _LETTER = re.compile(r"[\W_]*(?:(?:response|answer|option|assistant)[\s_:#]*)?([AB])[\]\s).:>*]*", re.IGNORECASE)
-
-INSTRUCTION_KEYS = ("inferredinstruction", "inferredinstructions", "instruction", "instructions")
-SCORE_KEYS = ("score", "rating")
-INDEX_KEYS = ("bestresponseindex", "bestindex", "responseindex", "bestresponse", "index", "best")
-BETTER_KEYS = ("betterresponse", "better", "winner", "verdict")
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,7 @@ def parse_flip_reply(text: str | None) -> ParsedReply:
     >>> parse_flip_reply("Write a haiku").problem
     'no JSON object in the reply'
     """
-    value, found, problem = _read(text, INSTRUCTION_KEYS, _instruction)
-    return ParsedReply(value, _reasoning(found), problem)
+    return ParsedReply(*_read(text, INSTRUCTION_KEYS, _instruction))
 
 
 def parse_score_reply(text: str | None) -> ParsedScore:
@@ -100,8 +105,7 @@ def parse_score_reply(text: str | None) -> ParsedScore:
     >>> parse_score_reply('{"REASONING": "fine", "SCORE": "8/10"}').score
     8.0
     """
-    value, found, problem = _read(text, SCORE_KEYS, _score)
-    return ParsedScore(value, _reasoning(found), problem)
+    return ParsedScore(*_read(text, SCORE_KEYS, _score))
 
 
 def parse_best_index(text: str | None, n: int) -> ParsedChoice:
@@ -114,13 +118,12 @@ def parse_best_index(text: str | None, n: int) -> ParsedChoice:
     """
 
     def index(value: Any) -> tuple[int | None, str | None]:
-        number = _index(value)
+        number = _whole_number(value)
         if number is None:
-            return None, f"the best response is {_described(value)}, not an index"
+            return None, f"the best response is {_shown(value)}, not an index"
         return (number, None) if 0 <= number < n else (None, f"the best response is {number:.0f}, not 0..{n - 1}")
 
-    value, found, problem = _read(text, INDEX_KEYS, index)
-    return ParsedChoice(value, _reasoning(found), problem)
+    return ParsedChoice(*_read(text, INDEX_KEYS, index))
 
 
 def parse_better(text: str | None) -> ParsedChoice:
@@ -129,52 +132,64 @@ def parse_better(text: str | None) -> ParsedChoice:
     >>> parse_better('{"REASONING": "r", "BETTER_RESPONSE": "[[B]]"}').index
     1
     """
-    value, found, problem = _read(text, BETTER_KEYS, _letter)
-    return ParsedChoice(value, _reasoning(found), problem)
+    return ParsedChoice(*_read(text, BETTER_KEYS, _letter))
 
 
-# A reader turns the value of the key into (value, None) or (None, problem).
-Reader = Callable[[Any], tuple[Any, str | None]]
-Holders = list[dict[str, Any]]
+class _Reading(NamedTuple):
+    """What a reply holds under a wanted key: `value`, or None and the `problem`; in the order of `ParsedReply`."""
+
+    value: Any = None
+    reasoning: str | None = None
+    problem: str | None = None
 
 
-def _read(text: str | None, keys: tuple[str, ...], reader: Reader) -> tuple[Any, dict[str, Any] | None, str | None]:
-    """(value, the object that holds it, None), or (None, None or the last object, problem)."""
+#: The value under a wanted key -> (what it means, None) or (None, problem).
+Meaning = Callable[[Any], tuple[Any, str | None]]
+#: A decoded object with a wanted key.
+Holder = dict[str, Any]
+
+
+def _read(text: str | None, keys: tuple[str, ...], meaning: Meaning) -> _Reading:
+    """What `text` holds under one of `keys`; the steps are those of the module."""
     if not isinstance(text, str) or not text.strip(_BLANK):
-        return None, None, "the judge sent no text"
-    # JSON inside a JSON string is read as the reply; what such a string holds in turn is not.
-    for _ in range(2):
-        whole = _decode_whole(_without_fences(text))
-        if not isinstance(whole, str):
-            break
-        text = whole
+        return _Reading(problem="the judge sent no text")
+    text, whole = _unwrap(text)
     if isinstance(whole, (dict, list)):
-        # Before any look at think tags: here they can only be part of a string.
-        return _last_readable([holder] if (holder := _holder(whole, keys)) else [], keys, reader, whole=True)
+        # Before any look at thinking tags: here they can only be part of a string.
+        holder = _holder(whole, keys)
+        return _last_readable([holder] if holder else [], keys, meaning, has_objects=True)
     rest = _without_fences(after_closed_thinking(text))
-    reopened = thinking_start(rest)
     if len(rest) > LONGEST_REPLY:
-        return None, None, f"the reply has {len(rest)} characters, more than {LONGEST_REPLY}"
-    holders = _holders(rest, reopened, keys)
+        return _Reading(problem=f"the reply has {len(rest)} characters, more than {LONGEST_REPLY}")
+    thinks_from = thinking_start(rest)
+    holders = _find_holders(rest, thinks_from, keys)
     if holders is None:
-        return None, None, "the reply has too many braces to tell which object is the answer"
-    if not holders and reopened is not None:
-        return None, None, "the reply ends inside its thinking"
-    return _last_readable(holders, keys, reader, whole="{" in rest)
+        return _Reading(problem="the reply has too many braces to tell which object is the answer")
+    if not holders and thinks_from is not None:
+        return _Reading(problem="the reply ends inside its thinking")
+    return _last_readable(holders, keys, meaning, has_objects="{" in rest)
 
 
-def _last_readable(
-    holders: Holders, keys: tuple[str, ...], reader: Reader, *, whole: bool
-) -> tuple[Any, dict[str, Any] | None, str | None]:
-    """The value of the last holder that has a readable one; `whole`: the reply has objects at all."""
-    problem = f"no readable JSON object with {keys[0]!r} in the reply" if whole else "no JSON object in the reply"
+def _unwrap(text: str) -> tuple[str, Any]:
+    """(text, that text as JSON or None where it is none). JSON inside a JSON string is the text; once, not again."""
+    whole = _decode_whole(text)
+    if isinstance(whole, str):
+        text = whole
+        whole = _decode_whole(text)
+    # A string in a string is no answer, but may hold an object.
+    return (whole, None) if isinstance(whole, str) else (text, whole)
+
+
+def _last_readable(holders: list[Holder], keys: tuple[str, ...], meaning: Meaning, *, has_objects: bool) -> _Reading:
+    """The value of the last holder that has a readable one; `has_objects`: the reply has objects at all."""
+    problem = f"no readable JSON object with {keys[0]!r} in the reply" if has_objects else "no JSON object in the reply"
     # The key as it was asked for goes before a looser spelling, wherever it stands.
-    for holder in reversed(sorted(holders, key=lambda holder: any(_plain(key) == keys[0] for key in holder))):
-        value, complaint = reader(_value(holder, keys))
+    for holder in reversed(sorted(holders, key=lambda holder: any(plain(key) == keys[0] for key in holder))):
+        value, complaint = meaning(_value(holder, keys))
         if complaint is None:
-            return value, holder, None
+            return _Reading(value, _reasoning(holder))
         problem = complaint
-    return None, holders[-1] if holders else None, problem
+    return _Reading(None, _reasoning(holders[-1]) if holders else None, problem)
 
 
 def _without_fences(text: str) -> str:
@@ -184,42 +199,43 @@ def _without_fences(text: str) -> str:
 
 
 def _decode_whole(text: str) -> Any:
-    """`text` as JSON; None where it is not, or is too long to be an answer."""
+    """`text` without its fences as JSON; None where it is not, or is too long to be an answer."""
+    bare = _without_fences(text)
     try:
-        return DECODER.decode(text) if len(text) <= LONGEST_REPLY else None
+        return DECODER.decode(bare) if len(bare) <= LONGEST_REPLY else None
     except (ValueError, RecursionError):
         return None
 
 
-def _holders(text: str, limit: int | None, keys: tuple[str, ...]) -> Holders | None:
-    """The objects with a wanted key, the most trusted last: in their order, but cut ones first.
+def _find_holders(text: str, thinks_from: int | None, keys: tuple[str, ...]) -> list[Holder] | None:
+    """The objects with a wanted key, the most trusted last: in their order, but those that are cut off first.
 
-    What starts at `limit`, the place of an unclosed thinking tag, is thinking; an object
-    before it may hold the tag as text, but nothing is mended then: its end may be missing.
+    What starts behind `thinks_from`, the place of an unclosed thinking tag, is thinking; an object
+    before it may hold the tag as text, but nothing is repaired then: its end may be missing.
     None when the search would cost too much: the last object must be seen, or none counts.
     """
-    complete: Holders = []
-    cut: Holders = []
+    complete: list[Holder] = []
+    cut_off: list[Holder] = []
     budget, at = MOST_LOOKED_AT, 0
-    while (opening := _OPENING.search(text, at)) and (limit is None or opening.start() < limit):
+    while (opening := _OPENING.search(text, at)) and (thinks_from is None or opening.start() < thinks_from):
         if budget <= 0:
             return None
         start = opening.start()
-        found, end, looked = _decode_at(text, start)
-        looked //= CHEAP
-        into = complete
-        if found is None and limit is None:
-            found, end = mend(text, start)
-            looked += end - start
-            into = complete if text[end - 1] == "}" else cut
+        value, end, looked_at = _decode_at(text, start)
+        cost, is_cut_off = looked_at // DECODER_SPEED, False
+        if value is None and thinks_from is None:
+            value, end = repair_object(text, start)
+            cost += end - start
+            is_cut_off = text[end - 1] != "}"
         budget -= COST_OF_A_TRY
-        if found is None:
-            end = start + 1
-            budget -= looked
-        elif holder := _holder(found, keys):
-            into.append(holder)
+        if value is None:
+            budget -= cost
+            at = start + 1
+            continue
+        if holder := _holder(value, keys):
+            (cut_off if is_cut_off else complete).append(holder)
         at = end
-    return cut + complete
+    return cut_off + complete
 
 
 def _decode_at(text: str, start: int) -> tuple[Any, int, int]:
@@ -232,14 +248,14 @@ def _decode_at(text: str, start: int) -> tuple[Any, int, int]:
         return None, 0, len(text) - start
 
 
-def _holder(found: Any, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    """The last dict in `found` (itself, or nested in lists and dicts) with a wanted key."""
-    waiting = [(found, 0)]
+def _holder(value: Any, keys: tuple[str, ...]) -> Holder | None:
+    """The last dict in `value` (itself, or nested in lists and dicts) with a wanted key."""
+    waiting = [(value, 0)]
     for _ in range(MOST_PARTS):
         if not waiting:
             break
         part, depth = waiting.pop()
-        if isinstance(part, dict) and any(_plain(key) in keys for key in part):
+        if isinstance(part, dict) and any(plain(key) in keys for key in part):
             return part
         if isinstance(part, (dict, list)) and depth < DEEPEST:
             inner = part.values() if isinstance(part, dict) else part
@@ -247,18 +263,15 @@ def _holder(found: Any, keys: tuple[str, ...]) -> dict[str, Any] | None:
     return None
 
 
-def _value(holder: dict[str, Any], keys: tuple[str, ...]) -> Any:
-    plain = {_plain(key): value for key, value in holder.items()}
-    return next(plain[key] for key in keys if key in plain)
+def _value(holder: Holder, keys: tuple[str, ...]) -> Any:
+    """What stands under the first of `keys` that the holder has, in whatever spelling."""
+    by_key = {plain(key): value for key, value in holder.items()}
+    return next(by_key[key] for key in keys if key in by_key)
 
 
-def _plain(key: str) -> str:
-    return _NOT_LETTERS.sub("", key).lower()
-
-
-def _reasoning(holder: dict[str, Any] | None) -> str | None:
-    found = {_plain(key): value for key, value in (holder or {}).items()}.get("reasoning")
-    return found if isinstance(found, str) else None
+def _reasoning(holder: Holder) -> str | None:
+    reasoning = {plain(key): value for key, value in holder.items()}.get(REASONING_KEY)
+    return reasoning if isinstance(reasoning, str) else None
 
 
 def _instruction(value: Any) -> tuple[str | None, str | None]:
@@ -279,14 +292,14 @@ def _score(value: Any) -> tuple[float | None, str | None]:
     elif isinstance(value, str) and len(value) <= LONGEST_NUMBER and (match := _SCORE.fullmatch(value.strip())):
         number = float(match.group(1))
     if number is None:
-        return None, f"the score is {_described(value)}, not a number"
+        return None, f"the score is {_shown(value)}, not a number"
     # Written so that NaN and integers too large for a float fail it.
     if not 1 <= number <= 10:
-        return None, f"the score {_described(number)} is not 1..10"
+        return None, f"the score {_shown(number)} is not 1..10"
     return float(number), None
 
 
-def _index(value: Any) -> int | None:
+def _whole_number(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e6:
@@ -299,10 +312,10 @@ def _index(value: Any) -> int | None:
 def _letter(value: Any) -> tuple[int | None, str | None]:
     if isinstance(value, str) and len(value) <= LONGEST_NUMBER and (match := _LETTER.fullmatch(value)):
         return "AB".index(match.group(1).upper()), None
-    return None, f"the better response is {_described(value)}, neither A nor B"
+    return None, f"the better response is {_shown(value)}, neither A nor B"
 
 
-def _described(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A short text for messages. Only of plain values: that of a list may be long, and recurses where it is deep."""
     if isinstance(value, (list, dict)):
         return f"a {type(value).__name__}"

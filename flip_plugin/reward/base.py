@@ -1,7 +1,8 @@
 """What every judge of single responses shares: find the target, look at the response, ask, grade, record.
 
-A subclass says what to ask (`JudgedReward.messages`) and how to grade the reply (`JudgedReward.grade`).
-Nothing that a prompt, a response or a judge may hold raises here: it becomes a status.
+A subclass says what to ask (`JudgedReward.messages`) and how to grade the reply (`JudgedReward.grade`). The steps
+stand in `JudgedReward._score`; each that fails ends in a result without a score. Nothing that a prompt, a response
+or a judge may hold raises here: it becomes a status.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +56,23 @@ def json_schema(name: str, properties: dict[str, Any]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question and its answer. `messages` is empty where the question was not sent.
+
+    `problem` is a result without a score where the reply cannot be graded, else None.
+    """
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    reply: JudgeReply = field(default_factory=JudgeReply)
+    problem: FlipResult | None = None
+
+    @property
+    def is_too_long(self) -> bool:
+        """The judge's server has refused the question for its length."""
+        return self.reply.error_kind == "context_overflow"
 
 
 class JudgedReward:
@@ -166,12 +184,12 @@ class JudgedReward:
         echo, shown = await in_worker(look) if slow else look()
         if not shown.strip():
             return self._done(replace(self.nothing_shown(), target=target.instruction, echo=echo))
-        result, messages, reply = await self._ask(target, shown)
+        exchange = await self._ask(target, shown)
+        reply, result = exchange.reply, exchange.problem
         if result is None:
-            text = reply.text
-            result = await in_worker(self.grade, target, text) if slow else self.grade(target, text)
+            result = await in_worker(self.grade, target, reply.text) if slow else self.grade(target, reply.text)
         result = replace(result, target=target.instruction, echo=echo, usage=dict(reply.usage), seconds=reply.seconds)
-        return self._done(self.adjusted(target, result), messages, reply)
+        return self._done(self.adjusted(target, result), exchange)
 
     def score_batch(
         self,
@@ -191,6 +209,7 @@ class JudgedReward:
         return run_sync(all_of_them())
 
     def _visible(self, response: str | None, finish_reason: str | None) -> tuple[FlipResult | None, str]:
+        """(None, what follows the thinking of `response`), or (why there is nothing to judge, "")."""
         if not isinstance(response, str) or not response.strip():
             return FlipResult(status="empty_response", error="the response is empty"), ""
         if self.skip_truncated and finish_reason == "length":
@@ -203,75 +222,79 @@ class JudgedReward:
             return FlipResult(status="empty_response", error="nothing follows the thinking"), ""
         return None, visible
 
-    async def _ask(self, target: Target, visible: str) -> tuple[FlipResult | None, list[dict[str, str]], JudgeReply]:
-        """The reply, what was asked for it, and the problem where the reply cannot be graded."""
-        shown = await self._fitted(target, visible)
+    async def _ask(self, target: Target, response: str) -> Exchange:
+        """Ask about as much of `response` as the judge's window has room for."""
+        shown = await self._fit(target, response)
         if shown is None:
             limit = f"the judge's window of {self.max_context_length} tokens"
-            error = f"prompt and reply leave no room for the response in {limit}"
-            return FlipResult(status="context_overflow", error=error), [], JudgeReply()
-        messages, reply = await self._sent(target, shown)
-        for attempt in range(1 + MOST_HALVINGS):
-            if reply.error_kind != "context_overflow":
-                break
-            # No window was given, or it was too large: the server knows its own, and if it does not say, halve.
-            fitted = await self._fitted_to_server(target, shown) if attempt == 0 else None
-            shown = fitted or shorten(shown, estimate_tokens(shown) // 2)
-            if shown is None:
-                break
-            messages, reply = await self._sent(target, shown)
-        return problem_of(reply), messages, reply
+            return too_long(f"prompt and reply leave no room for the response in {limit}")
+        exchange = await self._send(target, shown)
+        return await self._ask_with_less(target, shown, exchange) if exchange.is_too_long else exchange
 
-    async def _sent(self, target: Target, shown: str) -> tuple[list[dict[str, str]], JudgeReply]:
+    async def _ask_with_less(self, target: Target, shown: str, refused: Exchange) -> Exchange:
+        """Ask again about less than `shown`, which the server has `refused`.
+
+        No window was given, or too large a one. The server knows its own; if it does not say, half of the response is
+        shown, and half of that.
+        """
+        exchange = refused
+        less = await self._fit_to_server(target, shown) or _half(shown)
+        for _ in range(1 + MOST_HALVINGS):
+            if less is None:
+                break
+            exchange = await self._send(target, less)
+            if not exchange.is_too_long:
+                break
+            less = _half(less)
+        return exchange
+
+    async def _send(self, target: Target, shown: str) -> Exchange:
         messages = self.messages(target, shown)
         schema = self.response_schema if self.schema else None
-        return messages, await self.client.complete(messages, response_format=schema)
+        reply = await self.client.complete(messages, response_format=schema)
+        return Exchange(messages, reply, problem_of(reply))
 
-    async def _fitted(self, target: Target, visible: str) -> str | None:
-        """As much of the response as the judge's window has room for; None when that is next to nothing."""
+    async def _fit(self, target: Target, response: str) -> str | None:
+        """As much of the response as the window that was given has room for; None when that is next to nothing."""
         if self.max_context_length is None:
-            return visible
+            return response
         limit = self.max_context_length - self.client.max_tokens
         fixed = sum(estimate_tokens(turn["content"]) for turn in self.messages(target, ""))
         room = limit - TEMPLATE_TOKENS - fixed
-        if estimate_tokens(visible) <= room:
-            return visible
+        if estimate_tokens(response) <= room:
+            return response
         try:
-            return await shorten_counted(
-                visible, limit, lambda text: self.client.count_tokens(self.messages(target, text))
-            )
+            return await shorten_counted(response, limit, lambda text: self._count(target, text))
         except CannotCount:
-            return shorten(visible, room)
+            return shorten(response, room)
 
-    async def _fitted_to_server(self, target: Target, shown: str) -> str | None:
-        """As much of the response as the server's own window has room for; None when it does not tell."""
+    async def _fit_to_server(self, target: Target, shown: str) -> str | None:
+        """As much of the response as the server's own window has room for; None when it does not say."""
         window = await self.client.window(self.messages(target, ""))
         if window is None:
             return None
+        limit = window - self.client.max_tokens
         try:
-            return await shorten_counted(
-                shown,
-                window - self.client.max_tokens,
-                lambda text: self.client.count_tokens(self.messages(target, text)),
-            )
+            return await shorten_counted(shown, limit, lambda text: self._count(target, text))
         except CannotCount:
             return None
 
-    def _done(
-        self,
-        result: FlipResult,
-        messages: Sequence[dict[str, str]] = (),
-        reply: JudgeReply | None = None,
-    ) -> FlipResult:
+    async def _count(self, target: Target, shown: str) -> int | None:
+        """Tokens of the whole question about `shown`, by the server; None where it does not count."""
+        return await self.client.count_tokens(self.messages(target, shown))
+
+    def _done(self, result: FlipResult, exchange: Exchange | None = None) -> FlipResult:
+        """`result`, written to the records, where there are any, with what was asked for it."""
         if self.record is not None:
-            reply = reply or JudgeReply()
+            exchange = exchange or Exchange()
+            reply = exchange.reply
             self.record.write(
                 {
                     **result.to_dict(),
                     "judge_type": self.judge_type,
                     "model": self.client.model,
                     "api_base": reply.api_base,
-                    "messages": list(messages),
+                    "messages": exchange.messages,
                     "sampling": self.client.sampling,
                     "reply": reply.text,
                     "finish_reason": reply.finish_reason,
@@ -291,3 +314,13 @@ def problem_of(reply: JudgeReply) -> FlipResult | None:
     if reply.finish_reason == "length":
         return FlipResult(status="unparsed", error="the judge's reply was cut off at its token limit")
     return None
+
+
+def too_long(error: str) -> Exchange:
+    """A question that was not sent, because it would not fit."""
+    return Exchange(problem=FlipResult(status="context_overflow", error=error))
+
+
+def _half(text: str) -> str | None:
+    """The ends of `text`, half of its tokens; None when that would say too little."""
+    return shorten(text, estimate_tokens(text) // 2)

@@ -14,24 +14,10 @@ from typing import Any
 from flip_plugin.prompts.target import Target, render_context
 from flip_plugin.prompts.templates import FLIP_ANSWER_SYSTEM, PromptError
 from flip_plugin.replies.parsing import parse_flip_reply
-from flip_plugin.reward.base import PRESETS, JudgedReward, Prompt, json_schema
-from flip_plugin.reward.result import STATUSES, FlipResult, Status
+from flip_plugin.reward.base import JudgedReward, json_schema
+from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.echo import EchoPolicy, check_echo_policy, penalty, strip_echo
-from flip_plugin.text.shorten import estimate_tokens, shorten
 from flip_plugin.text.similarity import Checked, Similarity, get_similarity
-
-__all__ = [
-    "PRESETS",
-    "STATUSES",
-    "FlipResult",
-    "FlipReward",
-    "JudgedReward",
-    "Prompt",
-    "Status",
-    "estimate_tokens",
-    "json_schema",
-    "shorten",
-]
 
 # In this order, so that the judge looks at evidence before it names the instruction; the
 # reasoning bounded, so that it cannot eat the budget. The instruction is not: max_tokens ends
@@ -43,7 +29,7 @@ ANSWER_ALONE = json_schema("inferred_instruction", ANSWER)
 
 
 class FlipReward(JudgedReward):
-    """The FLIP reward. Options beside those of `JudgedReward`:
+    """The FLIP reward. It has these options beside those of `JudgedReward`.
 
     `similarity`: a name that `get_similarity` knows, or a function of (inferred, target).
     `echo`: what to do about a response that repeats its instruction (see `flip_plugin.text.echo`):
@@ -80,27 +66,32 @@ class FlipReward(JudgedReward):
         self.response_schema = REASONING_FIRST if reasoning else ANSWER_ALONE
 
     def messages(self, target: Target, response: str) -> list[dict[str, str]]:
+        """The question which instruction led to `response`, with the turns before it."""
         return self.prompts.flip_messages(response, render_context(target.context), reasoning=self.reasoning)
 
     def shown(self, target: Target, response: str) -> str:
+        """`response`, under ``strip`` without what it repeats of the instruction."""
         return strip_echo(target.instruction, response) if self.echo_policy == "strip" else response
 
     def nothing_shown(self) -> FlipResult:
+        """A score of 0: the response only repeats its instruction."""
         return FlipResult(
             score=0.0, similarity=0.0, inferred_instruction="", reasoning="the response only restates the instruction"
         )
 
     def is_slow(self, response: str) -> bool:
+        """True also where the similarity is slow."""
         return getattr(self.similarity, "slow", False) or super().is_slow(response)
 
     def grade(self, target: Target, text: str | None) -> FlipResult:
+        """The similarity of the instruction in the reply to the target's."""
         parsed = parse_flip_reply(text)
         if parsed.instruction is None:
             return FlipResult(status="unparsed", reasoning=parsed.reasoning, error=parsed.problem)
         try:
             similarity = float(self.similarity(parsed.instruction, target.instruction))
         except (ValueError, ArithmeticError) as error:
-            # Somebody's function, on one text: the others' rewards were paid for.
+            # Somebody's function failed on one text: that must not cost the rewards of the others.
             problem = f"the similarity failed: {type(error).__name__}: {error}"
             return FlipResult(status="unparsed", inferred_instruction=parsed.instruction, error=problem)
         return FlipResult(
@@ -111,6 +102,7 @@ class FlipReward(JudgedReward):
         )
 
     def adjusted(self, target: Target, result: FlipResult) -> FlipResult:
+        """`result`, under ``penalise`` with its score lowered by its echo."""
         if self.echo_policy != "penalise" or result.score is None or result.echo is None:
             return result
         return replace(result, score=result.score * penalty(target.instruction, result.echo))

@@ -17,11 +17,19 @@ from dataclasses import replace
 from typing import Any
 
 from flip_plugin.judge.event_loop import in_worker, on_judge_loop, run_sync
-from flip_plugin.judge.reply import JudgeReply
 from flip_plugin.prompts.target import NoTarget, Target, normalize_messages, render_context
 from flip_plugin.prompts.templates import PromptError
 from flip_plugin.replies.parsing import ParsedChoice, parse_best_index, parse_better, parse_score_reply
-from flip_plugin.reward.base import LONG_RESPONSE, MOST_HALVINGS, JudgedReward, Prompt, json_schema, problem_of
+from flip_plugin.reward.base import (
+    LONG_RESPONSE,
+    MOST_HALVINGS,
+    Exchange,
+    JudgedReward,
+    Prompt,
+    json_schema,
+    problem_of,
+    too_long,
+)
 from flip_plugin.reward.ranking import (
     Comparison,
     RankResult,
@@ -36,12 +44,9 @@ from flip_plugin.reward.ranking import (
 from flip_plugin.reward.result import FlipResult, Status
 from flip_plugin.text.shorten import TEMPLATE_TOKENS, estimate_tokens, shorten
 
-# A pointwise result is a FlipResult without an inferred instruction.
-PointwiseResult = FlipResult
-
 REASONING = {"type": "string", "maxLength": 300}
 
-# The tags around responses, opening or closing: a response must not pose as another.
+# The tags around responses, opening or closing: in a response they are escaped, or it could pose as another.
 _RESPONSE_TAG = re.compile(r"<(\s*+(?:/\s*+)?response_\w{1,8}\s*+>)", re.IGNORECASE)
 
 
@@ -94,8 +99,8 @@ class RankingJudge(JudgedReward):
     def __init__(self, judge_model: str, api_base: str | list[str] | None = None, **options: Any) -> None:
         super().__init__(judge_model, api_base, **options)
         probes = ["probe-0", "probe-1", "probe-2"]
-        asked = "".join(turn["content"] for turn in self._filled(Target(probes[0]), probes[1:]))
-        if not all(probe in asked for probe in probes):
+        question = "".join(turn["content"] for turn in self._filled(Target(probes[0]), probes[1:]))
+        if not all(probe in question for probe in probes):
             raise PromptError(f"{self.template}_USER.prompt in {self.prompts.folder!r} does not show all it must")
 
     async def rank(
@@ -114,18 +119,19 @@ class RankingJudge(JudgedReward):
 
     async def _rank(self, prompt: Prompt, responses: Sequence[str | None], reasons: Sequence[str | None]) -> RankResult:
         started = time.monotonic()
-        seen = [self._visible(one, why) for one, why in zip(responses, reasons, strict=True)]
-        statuses: list[Status] = ["ok" if problem is None else problem.status for problem, _ in seen]
-        shown = {index: text for index, (problem, text) in enumerate(seen) if problem is None}
-        nothing: list[float | None] = [None] * len(responses)
+        looks = [self._visible(one, why) for one, why in zip(responses, reasons, strict=True)]
+        statuses: list[Status] = ["ok" if problem is None else problem.status for problem, _ in looks]
+        shown = {index: text for index, (problem, text) in enumerate(looks) if problem is None}
+        no_scores: list[float | None] = [None] * len(responses)
         try:
             target = whole_prompt(prompt)
         except NoTarget as error:
-            return RankResult(nothing, status="no_target", response_statuses=statuses, error=str(error))
+            return RankResult(no_scores, status="no_target", response_statuses=statuses, error=str(error))
         if not shown:
-            return RankResult(nothing, status=statuses[0], response_statuses=statuses, error="no response to judge")
+            return RankResult(no_scores, status=statuses[0], response_statuses=statuses, error="no response to judge")
         if len(shown) == 1:
-            return RankResult(nothing, list(shown), response_statuses=statuses, error="a single response: not judged")
+            error = "a single response: not judged"
+            return RankResult(no_scores, list(shown), response_statuses=statuses, error=error)
         result = await self._compare(target, shown, len(responses))
         return replace(result, response_statuses=statuses, seconds=time.monotonic() - started)
 
@@ -163,7 +169,7 @@ class RankingJudge(JudgedReward):
         raise NotImplementedError
 
     def _filled(self, target: Target, texts: Sequence[str]) -> list[dict[str, str]]:
-        """The messages about `texts`, defused and as short as they must be."""
+        """The messages about `texts`, in which nothing can pose as the prompt's own structure (`PromptSet.escape`)."""
         raise NotImplementedError
 
     def _fill(self, target: Target, **values: str) -> list[dict[str, str]]:
@@ -171,33 +177,28 @@ class RankingJudge(JudgedReward):
         user = self.prompts.fill(f"{self.template}_USER", instruction=target.instruction, **values)
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
-    async def _put(
-        self, target: Target, texts: Sequence[str], schema: dict[str, Any]
-    ) -> tuple[FlipResult | None, list[dict[str, str]], JudgeReply]:
-        """The question about `texts`: (problem or None, messages, reply)."""
+    async def _compare_texts(self, target: Target, texts: Sequence[str], schema: dict[str, Any]) -> Exchange:
+        """Ask about `texts`, as short as the judge's window makes them."""
         room = await self._room(target, texts)
-        messages: list[dict[str, str]] = []
-        reply = JudgeReply()
+        exchange = None
         for _ in range(1 + MOST_HALVINGS):
             # Fitting and filling go over every character: off the loop when there are many.
             slow = sum(map(len, texts)) > LONG_RESPONSE
-            fit = self._fitting
-            found = await in_worker(fit, target, texts, room) if slow else fit(target, texts, room)
-            if found is None:
+            fit = self._fit_and_fill
+            question = await in_worker(fit, target, texts, room) if slow else fit(target, texts, room)
+            if question is None:
                 break
-            fitted, messages = found
+            fitted, messages = question
             reply = await self.client.complete(messages, response_format=schema if self.schema else None)
-            if reply.error_kind != "context_overflow":
+            exchange = Exchange(messages, reply, problem_of(reply))
+            if not exchange.is_too_long:
                 break
             # No window was given, or it was too large: the server knows its own.
             room = sum(estimate_tokens(text) for text in fitted) // 2
-        if not messages:
-            limit = f"the judge's window of {self.max_context_length} tokens"
-            error = f"prompt and reply leave no room for {len(texts)} responses in {limit}"
-            return FlipResult(status="context_overflow", error=error), messages, reply
-        return problem_of(reply), messages, reply
+        limit = f"the judge's window of {self.max_context_length} tokens"
+        return exchange or too_long(f"prompt and reply leave no room for {len(texts)} responses in {limit}")
 
-    def _fitting(
+    def _fit_and_fill(
         self, target: Target, texts: Sequence[str], room: int | None
     ) -> tuple[Sequence[str], list[dict[str, str]]] | None:
         """`texts` as short as they must be, and the messages with them; None when they would say too little."""
@@ -219,15 +220,11 @@ class RankingJudge(JudgedReward):
         counted = await self.client.count_tokens(self._filled(target, texts))
         return None if counted is not None and counted <= limit else room
 
-    def _judged(
-        self,
-        target: Target,
-        answer: tuple[FlipResult | None, list[dict[str, str]], JudgeReply],
-        choice: ParsedChoice,
-        score: float | None = None,
+    def _result(
+        self, target: Target, exchange: Exchange, choice: ParsedChoice, score: float | None = None
     ) -> FlipResult:
         """What one question came to, recorded. The record's score is that of the response shown first, if any."""
-        problem, messages, reply = answer
+        reply, problem = exchange.reply, exchange.problem
         if problem is None and choice.index is None:
             problem = FlipResult(status="unparsed", error=choice.problem)
         result = replace(
@@ -237,8 +234,7 @@ class RankingJudge(JudgedReward):
             usage=dict(reply.usage),
             seconds=reply.seconds,
         )
-        # Without messages there was no call.
-        return self._done(result, messages, reply) if messages else result
+        return self._done(result, exchange) if exchange.messages else result  # what was not sent is no call
 
 
 class ListwiseJudge(RankingJudge):
@@ -267,9 +263,9 @@ class ListwiseJudge(RankingJudge):
         if self.shuffle is not None:
             seed = f"{self.shuffle} {len(order)} {target.instruction}"
             random.Random(seed.encode("utf-8", "surrogatepass")).shuffle(order)
-        answer = await self._put(target, [shown[index] for index in order], self._schema(len(order)))
-        choice = ParsedChoice() if answer[0] else parse_best_index(answer[2].text, len(order))
-        result = self._judged(target, answer, choice)
+        exchange = await self._compare_texts(target, [shown[index] for index in order], self._schema(len(order)))
+        choice = ParsedChoice() if exchange.problem else parse_best_index(exchange.reply.text, len(order))
+        result = self._result(target, exchange, choice)
         scores: list[float | None] = [None] * n
         if choice.index is not None:
             for place, index in enumerate(order):
@@ -334,9 +330,9 @@ class PairwiseJudge(RankingJudge):
     async def _prefer(self, target: Target, first: str, second: str) -> FlipResult:
         """A score of 1.0 where the judge prefers `first`, 0.0 for `second`."""
         assert self.response_schema is not None
-        answer = await self._put(target, [first, second], dict(self.response_schema))
-        choice = ParsedChoice() if answer[0] else parse_better(answer[2].text)
-        return self._judged(target, answer, choice, score=None if choice.index is None else 1.0 - choice.index)
+        exchange = await self._compare_texts(target, [first, second], dict(self.response_schema))
+        choice = ParsedChoice() if exchange.problem else parse_better(exchange.reply.text)
+        return self._result(target, exchange, choice, score=None if choice.index is None else 1.0 - choice.index)
 
     def _filled(self, target: Target, texts: Sequence[str]) -> list[dict[str, str]]:
         return self._fill(target, response1=texts[0], response2=texts[1])

@@ -34,7 +34,7 @@ HOSTILE = {
     "objects": ("", '{"a":1}', ""),
     "keys": ("{", '"a":1,', '"b":2}'),
     "the key": ("{", '"INSTRUCTION":1,', '"b":2}'),
-    "the key, mended": ("{", "'INSTRUCTION':1,", "}"),
+    "the key, repaired": ("{", "'INSTRUCTION':1,", "}"),
     "quotes": (OPEN, '"', ""),
     "quotes and braces": (OPEN, '"}', ""),
     "quotes and commas": (OPEN, '",', ""),

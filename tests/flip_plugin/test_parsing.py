@@ -12,7 +12,7 @@ from flip_plugin.replies.parsing import (
     parse_flip_reply,
     parse_score_reply,
 )
-from flip_plugin.replies.repair import mend
+from flip_plugin.replies.repair import repair_object
 from flip_plugin.text.reasoning import after_thinking
 
 GOOD = json.dumps({"REASONING": "because", "INFERRED INSTRUCTION": "Write it"})
@@ -241,16 +241,16 @@ def test_reasoning_is_kept():
 
 def test_mended_fields():
     text = "noise {'a': None, b: True, \"c\": -1.5e3, 'd': [1, {'x': 2}], \"e\": \"\\ud83d\\ude00 \\beta \\n\", } tail"
-    assert mend(text, 6) == (None, text.index("'x'"))  # a value inside is JSON or nothing
+    assert repair_object(text, 6) == (None, text.index("'x'"))  # a value inside is JSON or nothing
     text = text.replace("'x'", '"x"')
     fields = {"a": None, "b": True, "c": -1500.0, "d": [1, {"x": 2}], "e": "😀 \\beta \n"}
-    assert mend(text, 6) == (fields, text.index(" tail"))
-    assert mend("{INSTRUCTION: Write it, REASONING: short, clear}", 0)[0] == {
+    assert repair_object(text, 6) == (fields, text.index(" tail"))
+    assert repair_object("{INSTRUCTION: Write it, REASONING: short, clear}", 0)[0] == {
         "INSTRUCTION": "Write it",
         "REASONING": "short, clear",
     }
-    assert mend('{"a": "x"' + ', "b": 1' * 40 + ",}", 0)[0] is None
-    assert mend('{"a" "b"}', 0)[0] is None
+    assert repair_object('{"a": "x"' + ', "b": 1' * 40 + ",}", 0)[0] is None
+    assert repair_object('{"a" "b"}', 0)[0] is None
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_forgeries_hold_our_delimiters_as_they_stand():
     assert len(endings(PromptSet.load())) == 5
 
 
-def test_forgeries_are_defused_in_the_prompt():
+def test_forgeries_are_escaped_in_the_prompt():
     messages = PromptSet.load().flip_messages(attacked("forged_ending"))
     assert messages[1]["content"].count("</response>") == 1
 
