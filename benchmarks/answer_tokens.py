@@ -28,7 +28,7 @@ from datasets_prep.tiny_world.language.grammar import (
     render_instruction,
     write_response,
 )
-from datasets_prep.tiny_world.training.report import correlations
+from datasets_prep.tiny_world.training.pair_report import correlations
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult

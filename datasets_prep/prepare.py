@@ -172,7 +172,7 @@ def run(
         print(f"{path} is what this command makes: nothing to do")
         return done
     work = _work_folder(output, filters)
-    TokenCounter.load(settings.tokenizer)  # a name that cannot be loaded is told here, not by a worker
+    TokenCounter.load(settings.tokenizer)  # fails here, and not in a worker
     if settings.decontaminate and not (work / EVALUATION_PROMPTS).exists():
         write_text(work / EVALUATION_PROMPTS, json.dumps(list(evaluation_prompts(settings.decontaminate))))
     units = plan_units(settings.files, SOURCES[settings.source], settings.unit_rows)
@@ -224,9 +224,9 @@ def _finished(output: Path, path: Path, identity: str, overwrite: bool) -> dict[
         if path.exists() and not (output / ".work").exists() and not overwrite:
             raise DatasetError(f"{path} is there already, without a card: choose another --output, or --overwrite")
         return None
-    found = json.loads(card.read_text(encoding="utf-8"))
-    if found.get("identity") == identity and path.exists():
-        return found
+    old = json.loads(card.read_text(encoding="utf-8"))
+    if old.get("identity") == identity and path.exists():
+        return old
     if not overwrite:
         raise DatasetError(
             f"{output} holds a data set that was made with other settings, of other files, or by another version: "

@@ -143,10 +143,10 @@ def tag(source: str, output: Path, dataset: str, split: str = "train") -> None:
     _refuse_older(targets, files, one)
     card = Path(source) / CARD
     if not one and card.is_file():
-        told = json.loads(card.read_text(encoding="utf-8"))
-        told |= {"dataset": dataset, "judge_type": dataset.removeprefix(_JUDGED), "identity": None}
-        writes[output / CARD] = partial(_write_text, card_json(told))
-        writes[output / "card.md"] = partial(_write_text, card_text(told, targets[0].name))
+        values = json.loads(card.read_text(encoding="utf-8"))
+        values |= {"dataset": dataset, "judge_type": dataset.removeprefix(_JUDGED), "identity": None}
+        writes[output / CARD] = partial(_write_text, card_json(values))
+        writes[output / "card.md"] = partial(_write_text, card_text(values, targets[0].name))
     for target, words in write_all(writes).items():
         print(f"{target}: {words}")
 

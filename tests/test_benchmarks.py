@@ -24,7 +24,7 @@ def run_of(compare, system, number, rate):
     return {"system": system, "reward": "judge", "round": number, **shown, "samples_a_second": rate}
 
 
-def test_rounds_become_medians_ranges_and_ratios_of_the_same_round(compare):
+def test_rounds_become_medians_ranges_and_ratios(compare):
     rates = {"ours": (90.0, 60.0, 80.0), "trl": (45.0, 50.0, 50.0)}
     runs = [run_of(compare, s, n, rate) for s, of in rates.items() for n, rate in enumerate(of, start=1)]
     found = compare.summarise([*runs, run_of(compare, "ours", 4, 1000.0)])  # a round that TRL has not had yet
@@ -34,7 +34,7 @@ def test_rounds_become_medians_ranges_and_ratios_of_the_same_round(compare):
     assert compare.summarise([]) == {}
 
 
-def test_a_stopped_benchmark_goes_on_and_settings_are_kept_apart(compare, tmp_path):
+def test_a_stopped_benchmark_goes_on_with_its_settings(compare, tmp_path):
     args = compare.parse(["--output", str(tmp_path)])
     compare.Results(args).add(run_of(compare, "ours", 1, 70.0))
     again = compare.Results(args)
@@ -45,7 +45,7 @@ def test_a_stopped_benchmark_goes_on_and_settings_are_kept_apart(compare, tmp_pa
     assert json.loads((tmp_path / "results.json").read_text())["machine"]["cores"]
 
 
-def test_a_run_is_read_between_two_steps_and_a_failed_one_says_why(compare, tmp_path):
+def test_a_run_is_read_between_steps_a_failure_says_why(compare, tmp_path):
     import watched_run
 
     work = """

@@ -57,31 +57,31 @@ def unit_file(work: Path, number: int) -> Path:
 
 
 def filter_unit(unit: Unit, settings: Settings, tools: Tools, path: Path) -> dict[str, Any]:
-    """Filter one unit into `path`. Returns its counts, as `read_counts` would."""
+    """Filter one unit into `path`. Returns its report, as `read_counts` would."""
     row_filter = RowFilter(settings, tools, unit.file)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for batch in read_unit(unit, SOURCES[settings.source]):
-        found += row_filter(batch)
-    told = {
+        candidates += row_filter(batch)
+    report = {
         "file": unit.file,
         "counts": dict(row_filter.counts),
         "unlabelled": dict(row_filter.unlabelled),
         "examples": row_filter.examples,
     }
-    _write(found, told, path)
-    return told
+    _write(candidates, report, path)
+    return report
 
 
-def _write(found: list[Candidate], told: dict[str, Any], path: Path) -> None:
+def _write(candidates: list[Candidate], report: dict[str, Any], path: Path) -> None:
     import pyarrow as pa
 
     # Copies of one text meet in the order of their turns and ids, whichever files they were in.
-    found.sort(key=lambda row: (row.key, row.messages, row.id))
+    candidates.sort(key=lambda row: (row.key, row.messages, row.id))
     schema = pa.schema(
         [("key", pa.uint64()), ("id", pa.large_string()), ("messages", pa.large_string()), ("tokens", pa.int32())],
-        metadata={"told": json.dumps(told)},
+        metadata={"told": json.dumps(report)},
     )
-    columns = {field.name: [getattr(row, field.name) for row in found] for field in schema}
+    columns = {field.name: [getattr(row, field.name) for row in candidates] for field in schema}
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with (
         replaced_path(path) as temporary,
@@ -92,7 +92,7 @@ def _write(found: list[Candidate], told: dict[str, Any], path: Path) -> None:
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """``counts`` of a finished unit's rows, and ``examples`` of its malformed ones."""
+    """The report of a finished unit: ``file``, ``counts``, ``unlabelled``, and ``examples`` of malformed rows."""
     import pyarrow as pa
 
     with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
@@ -107,12 +107,12 @@ def filter_units(units: Sequence[Unit], settings: Settings, work: Path, workers:
     with tqdm(total=total, desc="filtering", unit="row", unit_scale=True, mininterval=1) as progress:
         if len(waiting) < len(units):
             done = [read_counts(unit_file(work, n)) for n in range(len(units)) if unit_file(work, n).exists()]
-            progress.initial = sum(told["counts"].get("read", 0) for told in done)
+            progress.initial = sum(report["counts"].get("read", 0) for report in done)
             progress.update(progress.initial)
-            told = f"{len(done)} of {len(units)} units were finished before and are not read again"
-            progress.write(told, file=sys.stderr)
-        for told in _run(waiting, settings, work, min(workers, len(waiting))):
-            progress.update(told["counts"].get("read", 0))
+            message = f"{len(done)} of {len(units)} units were finished before and are not read again"
+            progress.write(message, file=sys.stderr)
+        for report in _run(waiting, settings, work, min(workers, len(waiting))):
+            progress.update(report["counts"].get("read", 0))
 
 
 def _run(waiting: list[tuple[int, Unit]], settings: Settings, work: Path, workers: int) -> Iterator[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _filter(unit: dict[str, Any], settings: Settings, path: Path) -> dict[str, A
 
 @contextmanager
 def process_pool(workers: int, start: Any = None, *arguments: Any) -> Generator[ProcessPoolExecutor, None, None]:
-    """Fresh processes that end with this one, even when it is killed. A death of one is a `DatasetError`."""
+    """Fresh processes that end with this one, even when it is killed. One that dies is a `DatasetError`."""
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(), start, arguments)
     )
@@ -166,6 +166,8 @@ def process_pool(workers: int, start: Any = None, *arguments: Any) -> Generator[
 
 
 def _begin(parent: int, start: Any, arguments: tuple[Any, ...]) -> None:
+    """Start of a worker process: it ends when `parent` has ended, and calls `start` before its first task."""
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from datasets_prep.tiny_world.training.examples import corpus, flip_examples, pointwise_examples, policy_examples
 from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
-from datasets_prep.tiny_world.training.report import evaluate
+from datasets_prep.tiny_world.training.pair_report import evaluate
 from datasets_prep.tiny_world.training.tokenizer import chat_text, load_tokenizer, train_tokenizer
 from datasets_prep.tiny_world.training.trainer import train
 from flip_plugin.files.atomic import replace_folder

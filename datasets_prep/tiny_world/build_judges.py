@@ -15,7 +15,6 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +22,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from datasets_prep.tiny_world.build import VOCAB_SIZE
-from datasets_prep.tiny_world.training.examples import Example
-from datasets_prep.tiny_world.training.judge_examples import (
-    LISTWISE,
-    PAIRWISE,
-    flip_stream,
-    judge_corpus,
-    listwise_stream,
-    pairwise_stream,
-    pointwise_stream,
-)
+from datasets_prep.tiny_world.training.examples import corpus_of, judge_streams
 from datasets_prep.tiny_world.training.judge_report import evaluate_judge, listwise_by_count
+from datasets_prep.tiny_world.training.judging import LISTWISE, PAIRWISE
 from datasets_prep.tiny_world.training.model import make_model, num_parameters, save_model
 from datasets_prep.tiny_world.training.tokenizer import chat_text, train_tokenizer
 from datasets_prep.tiny_world.training.trainer import train
@@ -86,16 +77,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def streams(seed: int, batch: int, prompts: PromptSet) -> list[Iterator[Example]]:
-    """The four streams that a judge learns from, in equal parts."""
-    return [
-        flip_stream(seed, prompts),
-        pointwise_stream(seed, prompts),
-        pairwise_stream(seed, prompts),
-        listwise_stream(seed, prompts, batch),
-    ]
-
-
 def build_judge(
     name: str, tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace, workspace: Path
 ) -> dict[str, Any]:
@@ -106,7 +87,7 @@ def build_judge(
     losses = train(
         judge,
         tokenizer,
-        streams(args.seed, args.batch, prompts),
+        judge_streams(args.seed, prompts, args.batch),
         steps=args.steps,
         batch_size=args.batch,
         peak_lr=PEAK_LR,
@@ -141,9 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     torch.set_num_threads(1)  # two threads on a busy machine are slower than one
     args.output.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(
-        judge_corpus(args.seed, CORPUS_TEXTS, PromptSet.load(), chat_text), VOCAB_SIZE, model_max_length=MAX_POSITIONS
-    )
+    texts = corpus_of(judge_streams(args.seed, PromptSet.load()), CORPUS_TEXTS, chat_text)
+    tokenizer = train_tokenizer(texts, VOCAB_SIZE, model_max_length=MAX_POSITIONS)
     for name in args.sizes:
         # Named by what decides the training: a stopped one is continued by the same command, not by another.
         workspace = args.output / f".build-{name}-{args.seed}-{args.steps}-{args.batch}-{args.muon_lr:g}"

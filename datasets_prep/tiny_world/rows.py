@@ -1,6 +1,6 @@
-"""Rows of the tiny world for a GRPO run, tagged with the judge type that is to score them.
+r"""Rows of the tiny world for a GRPO run, tagged with the judge type that is to score them.
 
-    python -m datasets_prep.tiny_world.rows --judge_type flip --split train --num_prompts 2000 --seed 1 \\
+    python -m datasets_prep.tiny_world.rows --judge_type flip --split train --num_prompts 2000 --seed 1 \
         --output train.jsonl
 
 One seed gives one set of prompts: the flip and the quality file differ in the `dataset` column alone.

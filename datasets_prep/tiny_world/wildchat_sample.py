@@ -130,21 +130,20 @@ def _exchanges(
     if kind == "foreign":
         language = rng.choice(sorted(FOREIGN))
         return [FOREIGN[language]], language
-    if kind == "duplicate" and single:
-        return [(rng.choice(single)[0][0], answer)], "English"
-    if kind == "near_duplicate" and single:
-        copied = rng.choice(single)[0][0]
-        return [(rng.choice(("Please: {}", "{} Thank you!", "{}  ")).format(copied), answer)], "English"
-    if kind == "redacted":
-        return [(f"My name is NAME_1. {question}", answer)], "English"
-    if kind == "toxic":
-        return [(f"You useless pile of rust. {question}", answer)], "English"
-    if kind == "short":
-        return [("hi", "Hello. What shall I write?")], "English"
-    if kind == "long":
-        return [(" ".join([question] * 120), answer)], "English"
-    if kind == "empty":
-        return [("", answer)], "English"
+    if kind in ("duplicate", "near_duplicate") and single:
+        question = rng.choice(single)[0][0]
+        if kind == "near_duplicate":
+            question = rng.choice(("Please: {}", "{} Thank you!", "{}  ")).format(question)
+    elif kind == "short":
+        question, answer = "hi", "Hello. What shall I write?"
+    elif kind == "redacted":
+        question = f"My name is NAME_1. {question}"
+    elif kind == "toxic":
+        question = f"You useless pile of rust. {question}"
+    elif kind == "long":
+        question = " ".join([question] * 120)
+    elif kind == "empty":
+        question = ""
     return [(question, answer)], "English"
 
 

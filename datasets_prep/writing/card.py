@@ -20,10 +20,10 @@ MAX_FILES = 5
 
 
 def make_card(
-    settings: Settings, judge_type: str, dataset: str, told: list[dict[str, Any]], drawn: Drawing, identity: str
+    settings: Settings, judge_type: str, dataset: str, reports: list[dict[str, Any]], drawn: Drawing, identity: str
 ) -> dict[str, Any]:
-    """All counts and settings. `told` is what each unit told; `identity` the hash of settings and sources."""
-    counts = {name: sum(unit["counts"].get(name, 0) for unit in told) for name in ("read", *REASONS)}
+    """All counts and settings. `reports` are the units', `identity` is the hash of settings and sources."""
+    counts = {name: sum(unit["counts"].get(name, 0) for unit in reports) for name in ("read", *REASONS)}
     steps, left = [], counts["read"]
     later = {
         "exact_duplicates": drawn.exact_duplicates,
@@ -35,7 +35,7 @@ def make_card(
         steps.append({"filter": name, "left_out": out, "left": left})
     ordered = sorted(drawn.tokens)
     names = public_names(settings.files)
-    malformed = [Defect(**example) for unit in told for example in unit["examples"]]
+    malformed = [Defect(**example) for unit in reports for example in unit["examples"]]
     return {
         "judge_type": judge_type,
         "dataset": dataset,
@@ -46,7 +46,7 @@ def make_card(
         "tokens": {f"p{share}": ordered[(len(ordered) - 1) * share // 100] for share in (0, 25, 50, 75, 95, 100)}
         if ordered
         else {},
-        "unlabelled": _unlabelled(told, names),
+        "unlabelled": _unlabelled(reports, names),
         "malformed_examples": [defect.describe(names[defect.file]) for defect in malformed[:5]],
         "settings": _public(settings, names),
         "versions": package_versions(PACKAGES),
@@ -54,11 +54,11 @@ def make_card(
     }
 
 
-def _unlabelled(told: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _unlabelled(reports: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Of each label that rows lacked, so that its filter could not apply to them: how many rows, of which files."""
     found = {}
     for label in LABELS:
-        units = [unit for unit in told if unit["unlabelled"].get(label)]
+        units = [unit for unit in reports if unit["unlabelled"].get(label)]
         if units:
             files = dict.fromkeys(names[unit["file"]] for unit in units)
             found[label] = {"rows": sum(unit["unlabelled"][label] for unit in units), "files": list(files)}
@@ -67,13 +67,13 @@ def _unlabelled(told: list[dict[str, Any]], names: dict[str, str]) -> dict[str, 
 
 def _public(settings: Settings, names: dict[str, str]) -> dict[str, Any]:
     """Settings without the folders of one machine: the card is published, and the same wherever it is made."""
-    told = asdict(settings) | {"files": [names[file] for file in settings.files]}
+    values = asdict(settings) | {"files": [names[file] for file in settings.files]}
     places = [split_name(name)[0] for name in settings.decontaminate]
     short = public_names(places)
-    told["decontaminate"] = [
+    values["decontaminate"] = [
         short[place] + name.removeprefix(place) for place, name in zip(places, settings.decontaminate, strict=True)
     ]
-    return told | {"tokenizer": public_name(settings.tokenizer)}
+    return values | {"tokenizer": public_name(settings.tokenizer)}
 
 
 def card_text(card: dict[str, Any], data_file: str) -> str:

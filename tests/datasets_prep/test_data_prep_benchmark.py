@@ -26,7 +26,7 @@ def benchmark(monkeypatch):
     sys.modules.pop("data_prep", None)
 
 
-def test_generated_rows_are_prepared_and_what_was_planted_is_found(benchmark, tmp_path):
+def test_what_is_planted_in_generated_rows_is_found(benchmark, tmp_path):
     files = [tmp_path / f"{shard}.parquet" for shard in range(2)]
     planted = [benchmark.make_shard(file, shard, 1100, seed=0) for shard, file in enumerate(files)]
     assert [pq.read_metadata(file).num_rows for file in files] == [1100, 1100]

@@ -78,7 +78,7 @@ def test_two_at_once_install_once(tree):
     assert sum(call.startswith("venv") for call in tree.calls()) == 1
 
 
-def test_cpu_torch_comes_from_the_wheel_folder_or_from_its_own_index(tree):
+def test_cpu_torch_comes_from_wheel_folder_or_own_index(tree):
     tree.ok("scripts/env.sh", PIP_FIND_LINKS="wheels")
     torch = [call for call in tree.calls() if re.search(r" torch==\S+\+cpu", call)]
     assert len(torch) == 1 and "[UV_FIND_LINKS=wheels]" in torch[0] and "--torch-backend" not in torch[0]

@@ -97,7 +97,7 @@ PAPER = {
 }
 
 
-def test_the_trainer_accepts_every_recipe_and_the_paper_s_values(tree):
+def test_the_trainer_accepts_recipes_and_the_papers_values(tree):
     from open_instruct.config.args import parse_args
 
     parsed = {

@@ -11,10 +11,9 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from datasets_prep.tiny_world.language.grammar import constraints_satisfied, draw_from_split, render_instruction
 from datasets_prep.tiny_world.language.variants import draw_candidates
-from datasets_prep.tiny_world.training.examples import Messages
-from datasets_prep.tiny_world.training.judge_examples import listwise_messages, pairwise_messages
-from datasets_prep.tiny_world.training.report import correlations
-from datasets_prep.tiny_world.training.sampling import sample
+from datasets_prep.tiny_world.training.generation import sample
+from datasets_prep.tiny_world.training.judging import Messages, listwise_messages, pairwise_messages
+from datasets_prep.tiny_world.training.pair_report import correlations
 from datasets_prep.tiny_world.training.tokenizer import prompt_ids, text_of
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply

@@ -134,7 +134,7 @@ def test_turns_are_cut_at_a_user_turn():
         ([{"role": "user", "content": [{"type": "image_url"}]}], "image_url cannot be read"),
     ],
 )
-def test_malformed_turns_are_told(value, words):
+def test_malformed_turns_say_what_is_wrong(value, words):
     with pytest.raises(Malformed, match=words):
         cut_turns(value, first=False)
 
@@ -152,7 +152,7 @@ def test_malformed_turns_are_told(value, words):
     ],
 )
 @pytest.mark.parametrize("unit_rows", ["1", "25000"])  # one unit, and one that begins in the middle of the file
-def test_a_malformed_row_of_json_lines_is_refused_with_its_number(tmp_path, capsys, line, words, unit_rows):
+def test_a_malformed_json_line_is_refused_with_its_number(tmp_path, capsys, line, words, unit_rows):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(f"{text}\n" for text in (json.dumps(ROWS[0]), json.dumps(wildchat(20)), line)))
     error = refused(capsys, tmp_path, file, "--unit_rows", unit_rows)
@@ -281,7 +281,7 @@ def test_half_of_an_evaluation_prompts_ngrams_count():
     assert not Decontaminator(["one two"], n=3).contaminated("one two three four")
 
 
-def test_a_short_evaluation_prompt_is_found_as_a_turn_among_several(tmp_path):
+def test_a_short_evaluation_prompt_is_found_as_one_turn(tmp_path):
     rows = [
         {"messages": [{"role": "system", "content": "You answer in rhymes only."}, *turns_of("What is 2 plus two?")]},
         {"messages": turns_of("Name a river of Asia.", "The Lena.", "what is 2 PLUS two", "4", "Thank you very much!")},
@@ -298,13 +298,13 @@ def test_a_short_evaluation_prompt_is_found_as_a_turn_among_several(tmp_path):
     assert left_out(card) == {"contaminated": 2} and card["rows"] == 3
 
 
-def test_evaluation_prompts_of_other_kinds_are_told(tmp_path, capsys):
+def test_evaluation_prompts_of_other_kinds_are_refused(tmp_path, capsys):
     evaluation = write(tmp_path / "eval.jsonl", [{"messages": [{"role": "user", "content": [{"type": "image"}]}]}])
     error = refused(capsys, tmp_path, write(tmp_path / "rows.jsonl", ROWS), "--decontaminate", str(evaluation))
     assert "eval.jsonl, row 1, messages: a content part of type image" in error
 
 
-def test_a_column_that_is_not_there_is_told(tmp_path, capsys):
+def test_a_missing_evaluation_column_is_refused(tmp_path, capsys):
     file = write(tmp_path / "rows.jsonl", ROWS)
     evaluation = write(tmp_path / "eval.jsonl", [{"text": "x"}])
     assert "eval.jsonl, row 1: no prompt in" in refused(capsys, tmp_path, file, "--decontaminate", str(evaluation))
@@ -353,7 +353,7 @@ def test_parquet_output_holds_the_same_rows(tmp_path):
     assert pa.parquet.read_table(tmp_path / "two" / "train.parquet").to_pylist() == rows
 
 
-def test_a_push_is_refused_before_the_work_where_nobody_is_logged_in(tmp_path, capsys, monkeypatch):
+def test_a_push_without_a_login_is_refused_before_the_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     file = write(tmp_path / "rows.jsonl", ROWS)
     assert "hf auth login" in refused(capsys, tmp_path, file, "--push_to_hub", "me/rows")
@@ -368,7 +368,7 @@ def test_texts_are_compared_without_case_and_space():
     assert prompt(1) != prompt(2)
 
 
-def test_a_blank_turn_behind_a_system_prompt_is_an_empty_row_and_not_the_end(tmp_path):
+def test_a_blank_turn_after_a_system_prompt_is_an_empty_row(tmp_path):
     blank = [{"role": "system", "content": "You are a poet who writes short verse."}, {"role": "user", "content": " "}]
     file = write(tmp_path / "rows.jsonl", [{"messages": blank}, {"messages": turns_of("Name a river of Asia.")}])
     rows, card = prepared(tmp_path, file, source="messages", language="any", num_prompts="all")
@@ -376,7 +376,7 @@ def test_a_blank_turn_behind_a_system_prompt_is_an_empty_row_and_not_the_end(tmp
     assert left_out(card) == {"empty": 1}
 
 
-def test_numbered_rows_language_codes_and_what_a_killed_run_left(tmp_path):
+def test_numeric_ids_language_codes_and_hidden_leftovers(tmp_path):
     rows = [
         {"id": number, "language": code, "messages": turns_of(f"Name river number {number} of Asia.")[:1]}
         for number, code in enumerate(["en", "EN", "de"])

@@ -124,7 +124,7 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(tmp_path):
     assert Drawing(candidates=10, exact_duplicates=2, near_duplicates=1, taken=3).not_drawn == 4
 
 
-def test_the_same_command_again_has_nothing_to_do_and_another_does_not_overwrite(tmp_path, capsys):
+def test_a_finished_set_is_kept_and_never_overwritten(tmp_path, capsys):
     data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
     first = prepare(data, tmp_path / "out", "--num_prompts", "10")
     capsys.readouterr()
@@ -154,7 +154,7 @@ def test_a_failed_overwrite_leaves_the_older_set_as_it_was(tmp_path, capsys):
     assert files().keys() == {"train.parquet", "card.json", "card.md"}
 
 
-def test_finished_units_are_taken_over_only_with_the_same_filters(tmp_path, capsys):
+def test_finished_units_are_kept_only_for_the_same_filters(tmp_path, capsys):
     data = [write(tmp_path / "a.jsonl", [wildchat(number) for number in range(20)])]
     prepare(data, tmp_path / "out", "--num_prompts", "10", "--keep_work")
     unit = tmp_path / "out" / ".work" / "unit-00000.arrow"

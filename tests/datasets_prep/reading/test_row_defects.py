@@ -53,7 +53,7 @@ MIXED = [
 
 @pytest.mark.parametrize("rows_of_batch", [1, 2, 1024])
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_row_without_a_label_does_not_depend_on_its_neighbours(tmp_path, monkeypatch, rows_of_batch, order):
+def test_an_unlabelled_row_does_not_depend_on_neighbours(tmp_path, monkeypatch, rows_of_batch, order):
     monkeypatch.setattr("datasets_prep.reading.json_files.BATCH_ROWS", rows_of_batch)
     file = write(tmp_path / "rows.jsonl", MIXED[::order])
     names, card = prepared(tmp_path / "out", [file], "--unit_rows", str(rows_of_batch))
@@ -89,7 +89,7 @@ def test_the_card_says_which_files_lack_labels(tmp_path):
     assert card["unlabelled"].keys() == {"redacted"} and "have no label" not in (tmp_path / "full/card.md").read_text()
 
 
-def test_files_of_one_name_are_told_apart_without_their_other_folders(tmp_path):
+def test_files_of_one_name_differ_by_few_folders(tmp_path):
     lines = [json.dumps(row("a")), '{"messages": [']
     files = [tmp_path / place / "rows.jsonl" for place in ("x/one", "y/one", "x/two")]
     files.append(tmp_path / "x" / "other.jsonl")
@@ -174,7 +174,7 @@ HIDDEN = "0049-170-5551234"
     ],
     ids=["line", "label", "moderation", "key", "role", "content"],
 )
-def test_what_a_malformed_row_holds_is_told_here_and_not_published(tmp_path, capsys, line):
+def test_what_a_malformed_row_holds_is_not_published(tmp_path, capsys, line):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row("good")) + "\n" + line + "\n")
     assert main(command(tmp_path / "out", [file]), source="messages") == 1
@@ -231,7 +231,7 @@ def turns_type(turns):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-def test_a_file_without_a_column_is_refused_although_rows_may_be_skipped(tmp_path, capsys, suffix):
+def test_a_missing_column_is_refused_though_rows_may_be_skipped(tmp_path, capsys, suffix):
     rows = [json.loads(without("redacted")) for _ in range(3)]
     bad = tmp_path / f"b{suffix}"
     if suffix == ".json":
@@ -266,7 +266,7 @@ def test_an_array_behind_an_address_is_read_like_a_local_one(indent):
     assert [number for number, _ in numbered_rows(address)] == [1, 2, 3]
 
 
-def test_what_is_wrong_behind_an_address_is_told_by_its_name():
+def test_defects_behind_an_address_have_its_name():
     for name, text, words in [
         ("cut", '[{"messages": "x"}', "line 1: not valid JSON"),
         ("seven", "[7]", "row 1: a row"),

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from datasets_prep.tiny_world.training.examples import Messages
+from datasets_prep.tiny_world.training.judging import Messages
 from datasets_prep.tiny_world.training.tokenizer import prompt_ids
 from datasets_prep.tiny_world.training.trainer import common_prefix, share_cache
 

@@ -13,20 +13,17 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from datasets_prep.tiny_world.build_judges import DEFAULT_OUTPUT, SIZES, TRAINED_ON, streams
+from datasets_prep.tiny_world.build_judges import DEFAULT_OUTPUT, SIZES, TRAINED_ON
 from datasets_prep.tiny_world.language.grammar import parse_instruction, split_of
-from datasets_prep.tiny_world.training.judge_examples import (
-    flip_stream,
+from datasets_prep.tiny_world.training.examples import judge_streams, listwise_examples, pairwise_examples
+from datasets_prep.tiny_world.training.judge_report import Item, evaluate_judge, held_out_items, picked
+from datasets_prep.tiny_world.training.judging import (
     listwise_messages,
     listwise_reply,
-    listwise_stream,
     pairwise_messages,
     pairwise_reply,
-    pairwise_stream,
     pointwise_reply,
-    pointwise_stream,
 )
-from datasets_prep.tiny_world.training.judge_report import Item, evaluate_judge, held_out_items, picked
 from flip_plugin.prompts.target import Target
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
@@ -81,28 +78,28 @@ def test_questions_are_those_of_the_judges(prompts):
     assert listwise_messages(prompts, INSTRUCTION, [GOOD, BAD, GOOD]) == listwise._filled(target, [GOOD, BAD, GOOD])
 
 
-def test_replies_are_what_the_parsers_read_and_the_schemas_allow(prompts):
+def test_replies_fit_the_parsers_and_the_schemas(prompts):
     parsers = (
-        (flip_stream, lambda text: parse_flip_reply(text).instruction),
-        (pointwise_stream, lambda text: parse_score_reply(text).score),
-        (pairwise_stream, lambda text: parse_better(text).index),
-        (listwise_stream, lambda text: parse_best_index(text, 8).index),
+        lambda text: parse_flip_reply(text).instruction,
+        lambda text: parse_score_reply(text).score,
+        lambda text: parse_better(text).index,
+        lambda text: parse_best_index(text, 8).index,
     )
-    for stream, parse in parsers:
-        for example in islice(stream(5, prompts), 60):
+    for stream, parse in zip(judge_streams(5, prompts), parsers, strict=True):
+        for example in islice(stream, 60):
             assert parse(example.reply) is not None
             assert len(json.loads(example.reply)["REASONING"]) <= 300
 
 
 def test_no_one_answer_is_always_right(prompts):
-    better = [parse_better(one.reply).index for one in islice(pairwise_stream(6, prompts), 200)]
+    better = [parse_better(one.reply).index for one in islice(pairwise_examples(6, prompts), 200)]
     assert 60 < sum(better) < 140
-    best = [parse_best_index(one.reply, 8).index for one in islice(listwise_stream(6, prompts), 200)]
+    best = [parse_best_index(one.reply, 8).index for one in islice(listwise_examples(6, prompts), 200)]
     assert set(best) == set(range(8))
 
 
-def test_examples_of_every_prompt_in_equal_numbers_from_the_pretraining_split(prompts):
-    four = streams(1, 4, prompts)
+def test_streams_of_every_prompt_from_the_pretraining_split(prompts):
+    four = judge_streams(1, prompts, 4)
     systems = [next(stream).messages[0]["content"] for stream in four]
     assert len(four) == len(set(systems)) == 4
     asked = [next(stream).messages[1]["content"].partition("</instruction>")[0] for stream in four[1:]]
@@ -112,7 +109,7 @@ def test_examples_of_every_prompt_in_equal_numbers_from_the_pretraining_split(pr
 
 
 def test_a_listwise_batch_has_one_number_of_responses(prompts):
-    counts = [one.messages[1]["content"].count("<response_") for one in islice(listwise_stream(1, prompts, 4), 40)]
+    counts = [one.messages[1]["content"].count("<response_") for one in islice(listwise_examples(1, prompts, 4), 40)]
     assert all(len(set(counts[start : start + 4])) == 1 for start in range(0, 40, 4)) and len(set(counts)) > 3
 
 
@@ -159,7 +156,7 @@ def test_shipped_files_are_complete_and_small(report):
         assert json.loads((folder / "build_report.json").read_text()) == report[name]
 
 
-def test_shipped_judges_were_trained_the_same_way_on_the_prompts_as_they_are(report):
+def test_shipped_judges_were_trained_on_todays_prompts(report):
     """A changed prompt asks for rebuilt judges: python -m datasets_prep.tiny_world.build_judges"""
     now = PromptSet.load().hashes()
     for name in SIZES:
@@ -190,5 +187,5 @@ def test_shipped_judges_answer_in_all_four_formats(size):
 def test_a_build_end_to_end(tmp_path):
     command = [sys.executable, "-m", "datasets_prep.tiny_world.build_judges", "--output", str(tmp_path / "judges")]
     small = ["--sizes", "small", "--steps", "2", "--batch", "2", "--report_items", "2"]
-    subprocess.run([*command, *small], check=True, cwd=Path(__file__).parents[2], timeout=280)
+    subprocess.run([*command, *small], check=True, cwd=Path(__file__).parents[3], timeout=280)
     assert sorted(file.name for file in (tmp_path / "judges").iterdir()) == ["build_report.json", "small"]

@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from datasets_prep.tiny_world.build import DEFAULT_OUTPUT, TRAINED_ON
 from datasets_prep.tiny_world.language.grammar import draw_attributes, render_instruction, shown, write_response
 from datasets_prep.tiny_world.training import trainer as training
-from datasets_prep.tiny_world.training.examples import corpus, flip_examples, pointwise_examples, pointwise_score
+from datasets_prep.tiny_world.training.examples import corpus, flip_examples, pointwise_examples
+from datasets_prep.tiny_world.training.generation import sample
+from datasets_prep.tiny_world.training.judging import pointwise_score
 from datasets_prep.tiny_world.training.model import make_model
-from datasets_prep.tiny_world.training.report import correlations, evaluate, ranks, reply_field
-from datasets_prep.tiny_world.training.sampling import sample
+from datasets_prep.tiny_world.training.pair_report import correlations, evaluate, ranks, reply_field
 from datasets_prep.tiny_world.training.tokenizer import chat_text, train_tokenizer
 from datasets_prep.tiny_world.training.trainer import common_prefix, encode, reply_loss, train
 from flip_plugin.prompts.templates import PromptSet
@@ -224,7 +225,7 @@ def test_the_judge_names_what_it_reads(shipped):
 def test_a_build_end_to_end(tmp_path):
     command = [sys.executable, "-m", "datasets_prep.tiny_world.build", "--output", str(tmp_path / "models")]
     small = ["--policy_steps", "2", "--judge_steps", "2", "--judge_layers", "2", "--report_prompts", "2"]
-    subprocess.run([*command, *small], check=True, cwd=Path(__file__).parents[2], timeout=280)
+    subprocess.run([*command, *small], check=True, cwd=Path(__file__).parents[3], timeout=280)
     names = sorted(file.name for file in (tmp_path / "models").iterdir())
     assert names == ["build_report.json", "judge", "policy"]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "models" / "judge").config.num_hidden_layers == 2

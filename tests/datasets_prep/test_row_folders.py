@@ -43,7 +43,7 @@ def test_a_shard_without_rows_passes_beside_another(tmp_path, capsys, suffix):
         assert [pq.read_table(out / f"train-{number}.parquet").num_rows for number in (0, 1)] == [0, 1]
 
 
-def test_text_of_other_columns_that_is_no_utf8_is_no_matter_of_tag(tmp_path):
+def test_tag_passes_on_other_columns_that_are_no_utf8(tmp_path):
     column = pa.array([b"\xff"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"dataset": ["general-flip"], "note": column}), tmp_path / "a.parquet")
     tag.tag(str(tmp_path / "a.parquet"), tmp_path / "b.parquet", "general-quality")
@@ -90,7 +90,7 @@ def test_tag_keeps_halves_of_surrogate_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("older", ["train.parquet", "train-2.jsonl", "other.json"])
-def test_an_older_file_that_would_be_read_with_a_new_set_is_refused(tmp_path, older):
+def test_an_older_file_beside_a_new_set_is_refused(tmp_path, older):
     file, out = write(tmp_path / "in" / "train.jsonl", [row()]), tmp_path / "out"
     write(out / "train.jsonl", [row("older")])
     (out / older).write_text("older")
@@ -107,7 +107,7 @@ def test_an_older_file_that_would_be_read_with_a_new_set_is_refused(tmp_path, ol
     assert read_rows(out / "train.jsonl") == [QUALITY]
 
 
-def test_single_files_may_stand_beside_others_and_their_own_input(tmp_path, monkeypatch):
+def test_single_files_may_stand_beside_others(tmp_path, monkeypatch):
     write(tmp_path / "other.parquet", [row()])
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress(write(tmp_path / "b.jsonl", [row()]).read_bytes()))

@@ -59,7 +59,7 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path, capsys, name):
         list(evaluation_prompts([str(file)]))
 
 
-def test_text_of_parquet_that_is_no_utf8_is_refused_with_its_row(tmp_path, capsys):
+def test_parquet_text_that_is_no_utf8_is_refused_by_row(tmp_path, capsys):
     texts = {"ground_truth": [b"fine", b"fine", b"\xff"], "dataset": [b"general-flip", b"general-flip", b"\xfe"]}
     columns = {name: pa.array(values, pa.binary()).view(pa.string()) for name, values in texts.items()}
     file = tmp_path / "rows.parquet"
@@ -77,7 +77,7 @@ def test_text_of_parquet_that_is_no_utf8_is_refused_with_its_row(tmp_path, capsy
         list(numbered_rows(str(file)))
 
 
-def test_evaluation_prompts_that_are_no_utf8_are_refused_with_their_file(tmp_path):
+def test_evaluation_prompts_that_are_no_utf8_are_refused(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("Où est le café ?\n".encode("latin-1"))
     with pytest.raises(DatasetError, match=f"{file} is not UTF-8 text"):

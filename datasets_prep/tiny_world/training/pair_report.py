@@ -18,8 +18,8 @@ from datasets_prep.tiny_world.language.grammar import (
     shown_attributes,
 )
 from datasets_prep.tiny_world.language.vocabulary import ATTRIBUTES
-from datasets_prep.tiny_world.training.examples import Messages
-from datasets_prep.tiny_world.training.sampling import sample
+from datasets_prep.tiny_world.training.generation import sample
+from datasets_prep.tiny_world.training.judging import Messages
 from datasets_prep.tiny_world.training.tokenizer import prompt_ids, text_of
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.text.similarity import f1_score

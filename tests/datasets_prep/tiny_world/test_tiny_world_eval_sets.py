@@ -36,7 +36,7 @@ def rows():
 # --- responses of other lengths
 
 
-def test_a_short_response_shows_less_and_a_long_one_shows_no_more():
+def test_short_responses_show_less_and_long_ones_no_more():
     rng = random.Random(1)
     attributes = draw_from_split("eval", rng) | {"sentences": "two"}
     instruction = render_instruction(attributes, rng)
@@ -149,7 +149,7 @@ def test_ties_come_in_two_rows(rows):
         assert ref["chosen"] == tied["chosen"][:1] and len(tied["chosen"]) > 1
 
 
-def test_lengths_differ_between_items_and_not_between_right_and_wrong(rows):
+def test_lengths_do_not_tell_right_from_wrong(rows):
     words = {length: [] for length in LENGTHS}
     gap = []
     for row in rows:

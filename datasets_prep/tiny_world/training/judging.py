@@ -1,36 +1,37 @@
-"""What the judges of the evaluations learn from: four endless streams, one for each judge prompt.
+"""What a judge is asked, and the replies that it learns to give: one for each judge prompt.
 
     flip        a response -> the instruction that it answers
     pointwise   an instruction and a response -> a verdict on each attribute, and a score
     pairwise    an instruction and two responses -> whom each attribute speaks for, and the better one
-    listwise    an instruction and 2 to 8 responses -> which show each attribute, and the best one
+    listwise    an instruction and several responses -> which show each attribute, and the best one
 
-All streams draw their responses from the same distribution (`variants.py`). A reply's reasoning holds the
-verdicts that its answer follows from; replies fit the 300 characters that the baselines' JSON schemas allow.
+A reply's reasoning holds the verdicts that its answer follows from; replies fit the 300 characters that the
+baselines' JSON schemas allow.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from datasets_prep.tiny_world.language.grammar import constraints_satisfied, satisfied, shown
-from datasets_prep.tiny_world.language.variants import draw_candidates, draw_quality, write_varied
-from datasets_prep.tiny_world.language.vocabulary import VALUES
-from datasets_prep.tiny_world.training.examples import (
-    Example,
-    Messages,
-    asked,
-    draw_question,
-    flip_examples,
-    maybe_damaged,
-    pointwise_score,
+from datasets_prep.tiny_world.language.grammar import (
+    Attributes,
+    constraints_satisfied,
+    parse_instruction,
+    render_instruction,
+    satisfied,
+    shown,
 )
+from datasets_prep.tiny_world.language.vocabulary import ATTRIBUTES, VALUES
 from flip_plugin.prompts.templates import PromptSet
 
+Messages = list[dict[str, str]]
+
 LISTWISE, PAIRWISE = "llmjudge_listwise_ranking", "llmjudge_pairwise_ranking"
-MOST_RESPONSES = 8
+
+
+# --- questions --------------------------------------------------------------------------------------------
 
 
 def pairwise_messages(prompts: PromptSet, instruction: str, first: str, second: str) -> Messages:
@@ -59,6 +60,14 @@ def listwise_messages(prompts: PromptSet, instruction: str, responses: Sequence[
 # --- replies ----------------------------------------------------------------------------------------------
 
 
+def asked(instruction: str) -> Attributes:
+    """The attributes that an instruction asks for. Raises ValueError for text that is no instruction of this world."""
+    attributes = parse_instruction(instruction)
+    if attributes is None:
+        raise ValueError(f"not an instruction of this world: {instruction!r}")
+    return attributes
+
+
 def shown_values(response: str) -> dict[str, str]:
     """The value that a response shows of each attribute; "none" where it shows none, "mixed" where several."""
     return {
@@ -67,12 +76,46 @@ def shown_values(response: str) -> dict[str, str]:
     }
 
 
+def flip_reply(response: str, rng: random.Random) -> str:
+    """The reply to the FLIP prompt: an instruction from what the response shows.
+
+    Where the response shows no value of an attribute, or several, the judge has to guess: one of those shown,
+    or any.
+    """
+    values = shown(response)
+    attributes = {
+        name: rng.choice([v for v in VALUES[name] if v in values[name]] or VALUES[name]) for name in ATTRIBUTES
+    }
+    reasoning = f"It reads like a {attributes['tone']} {attributes['form']}."
+    return json.dumps({"REASONING": reasoning, "INFERRED INSTRUCTION": render_instruction(attributes, rng)})
+
+
+def pointwise_score(share: float) -> int:
+    """The share of satisfied attributes as a rating: 10 times it, rounded, 1..10."""
+    return min(10, max(1, round(10 * share)))
+
+
+def _pointwise(instruction: str, response: str, verdicts: list[str]) -> str:
+    score = pointwise_score(constraints_satisfied(instruction, response))
+    return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "SCORE": score})
+
+
+def short_pointwise_reply(instruction: str, response: str) -> str:
+    """The reply to the pointwise prompt: a verdict on each thing asked for, and the score that follows.
+
+    It is about as long as the reply to the FLIP prompt. A judge of this size learns to compare from a verdict
+    beside each value; from the score alone, or from names of attributes, it learnt nothing in the same time.
+    """
+    right = satisfied(instruction, response)
+    verdicts = [f"{value} {'yes' if right[name] else 'no'}" for name, value in asked(instruction).items()]
+    return _pointwise(instruction, response, verdicts)
+
+
 def pointwise_reply(instruction: str, response: str) -> str:
     """For each attribute what was asked, what is shown, and whether they agree; then the score."""
     seen, right = shown_values(response), satisfied(instruction, response)
     verdicts = [f"{value}: {seen[name]} {'yes' if right[name] else 'no'}" for name, value in asked(instruction).items()]
-    score = pointwise_score(constraints_satisfied(instruction, response))
-    return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "SCORE": score})
+    return _pointwise(instruction, response, verdicts)
 
 
 def pairwise_reply(instruction: str, first: str, second: str) -> str:
@@ -96,55 +139,3 @@ def listwise_reply(instruction: str, responses: Sequence[str], best: int) -> str
         who = [str(place) for place, one in enumerate(right) if one[name]]
         verdicts.append(f"{value} {' '.join(who) or 'none'}")
     return json.dumps({"REASONING": f"{', '.join(verdicts)}.", "BEST_RESPONSE_INDEX": best})
-
-
-# --- streams ----------------------------------------------------------------------------------------------
-
-
-def flip_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
-    """FLIP prompt -> inferred instruction."""
-    return flip_examples(seed, prompts, write_varied, "judges-flip")
-
-
-def pointwise_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
-    """Pointwise prompt -> score."""
-    rng = random.Random(f"judges-pointwise-{seed}")
-    while True:
-        instruction, attributes = draw_question(rng)
-        response = maybe_damaged(write_varied(draw_quality(attributes, rng), rng), rng)
-        yield Example(prompts.pointwise_messages(instruction, response), pointwise_reply(instruction, response))
-
-
-def pairwise_stream(seed: int, prompts: PromptSet) -> Iterator[Example]:
-    """Pairwise prompt -> the better one."""
-    rng = random.Random(f"judges-pairwise-{seed}")
-    while True:
-        instruction, attributes = draw_question(rng)
-        (first, second), _ = draw_candidates(instruction, attributes, 2, rng)
-        yield Example(
-            pairwise_messages(prompts, instruction, first, second), pairwise_reply(instruction, first, second)
-        )
-
-
-def listwise_stream(seed: int, prompts: PromptSet, block: int = 1) -> Iterator[Example]:
-    """Listwise prompt -> the best one, for 4 responses in half of the examples, else for 2 to `MOST_RESPONSES`.
-
-    `block` examples in a row have the same number of responses, so that a batch of them holds little padding.
-    """
-    rng = random.Random(f"judges-listwise-{seed}")
-    while True:
-        count = 4 if rng.random() < 0.5 else rng.randint(2, MOST_RESPONSES)
-        for _ in range(block):
-            instruction, attributes = draw_question(rng)
-            responses, best = draw_candidates(instruction, attributes, count, rng)
-            yield Example(
-                listwise_messages(prompts, instruction, responses), listwise_reply(instruction, responses, best)
-            )
-
-
-def judge_corpus(seed: int, num_texts: int, prompts: PromptSet, template: Callable[[Messages], str]) -> Iterator[str]:
-    """Texts for the judges' tokenizer: conversations of all four kinds, in the chat template's form."""
-    streams = [stream(seed, prompts) for stream in (flip_stream, pointwise_stream, pairwise_stream, listwise_stream)]
-    for _ in range(num_texts):
-        for stream in streams:
-            yield template(next(stream).conversation())
