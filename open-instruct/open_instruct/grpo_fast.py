@@ -291,7 +291,7 @@ def main() -> None:
     from flip_plugin.rows.checks import DatasetError
     from flip_plugin.serving.server import JudgeServerError
     from open_instruct.data.prompt_stream import NoPromptsLeft
-    from open_instruct.engines.pool import EngineLost
+    from open_instruct.engines.errors import EngineLost
     from open_instruct.learner.group import LearnerFailure
     from open_instruct.rewards.scorer import JudgeFailure
     from open_instruct.rollout.replay import ReplayError

@@ -330,7 +330,7 @@ async def test_engines_do_not_sleep_under_an_evaluation_that_has_begun(tokenizer
     world, events = World(make([TEACHES] * 4, tokenizer), tokenizer, tmp_path, **flags), []
 
     class Sleeper:
-        async def of_those_up(self, method):
+        async def call_up(self, method):
             events.append((method, len(world.engine.asked), world.engine.in_flight))
 
     world.actor.turns = Turns(Sleeper())

@@ -39,14 +39,14 @@ class Learner:
         time.sleep(60)  # waits for the others
 
     def lose_engine(self):
-        from open_instruct.engines.pool import EngineLost
+        from open_instruct.engines.errors import EngineLost
 
         raise EngineLost("policy engine 0 is gone")
 
 
 class Keeper:
     def engine_lost(self):
-        from open_instruct.engines.pool import EngineLost
+        from open_instruct.engines.errors import EngineLost
 
         time.sleep(1)
         raise EngineLost("policy engine 1 is gone")
@@ -97,7 +97,7 @@ def test_the_one_that_raised_is_named_with_its_reason(learners):
 def test_an_engine_is_not_the_learners_fault(learners):
     from ray.exceptions import RayTaskError
 
-    from open_instruct.engines.pool import EngineLost
+    from open_instruct.engines.errors import EngineLost
     from open_instruct.run.loop import _cause
 
     with pytest.raises(RayTaskError) as failed:
@@ -108,7 +108,7 @@ def test_an_engine_is_not_the_learners_fault(learners):
 def test_an_engine_that_is_lost_ends_the_wait_of_the_learners(ray_here, learners):
     from ray.exceptions import RayTaskError
 
-    from open_instruct.engines.pool import EngineLost
+    from open_instruct.engines.errors import EngineLost
     from open_instruct.run.loop import _cause
 
     keeper = ray_here.remote(Keeper).options(num_cpus=0).remote()

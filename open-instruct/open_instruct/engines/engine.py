@@ -6,6 +6,7 @@ no tokenizer unless stop strings ask for one.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Generator, Sequence
@@ -14,7 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from open_instruct.data.types import Sample, SamplingConfig
-from open_instruct.engines.pool import EngineDied
+from open_instruct.engines.errors import EngineDied
+
+#: Seconds between two looks at whether the engine core is alive.
+WATCH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class LLMRayActor:
             os.environ |= cpu_engine_env(options.omp_threads)
         self._engine: Any = None
         self._shared: Any = None
+        self._asleep = False
 
     async def start(self) -> None:
         """Load the model; returns when the engine takes requests."""
@@ -122,7 +127,7 @@ class LLMRayActor:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         final = None
-        with death_said():
+        with engine_death():
             async for output in self._engine.generate(
                 {"prompt_token_ids": prompt_ids}, params, request_id=uuid.uuid4().hex
             ):
@@ -138,16 +143,16 @@ class LLMRayActor:
         logprobs = [flat.logprobs[i] for i in flat.start_indices]
         return Sample(token_ids, logprobs, output.finish_reason or "length", self.weights_version)
 
-    async def prompt_logprobs(self, token_ids: list[int]) -> list[float]:
-        """Log-probability in nats of each token but the first, as this engine's weights have it."""
-        from vllm import SamplingParams
+    async def version(self) -> int:
+        """The number of weight updates that this engine has taken."""
+        return self.weights_version
 
-        params = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-        final = None
-        async for output in self._engine.generate({"prompt_token_ids": token_ids}, params, request_id=uuid.uuid4().hex):
-            final = output
-        assert final is not None
-        return [step[t].logprob for step, t in zip(final.prompt_logprobs[1:], token_ids[1:], strict=True)]
+    async def wait_until_dead(self) -> None:
+        """Raise `EngineDied` when the engine core is gone; return when the engine was stopped."""
+        while self._engine is not None:
+            if self._engine.errored:
+                raise EngineDied("vLLM's engine core is gone")
+            await asyncio.sleep(WATCH_S)
 
     # Weight updates: the four steps of vLLM's API, and the path without NCCL that runs them in one call.
 
@@ -155,7 +160,7 @@ class LLMRayActor:
         """Hand the backend what it needs to meet the sender."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        with death_said():
+        with engine_death():
             await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_weight_update(self) -> None:
@@ -163,7 +168,7 @@ class LLMRayActor:
         keep = self.options.inflight_updates
         # A prefix cache holds keys and values of the old weights.
         clear = not keep or self.options.enable_prefix_caching
-        with death_said():
+        with engine_death():
             await self._engine.pause_generation(mode="keep" if keep else "wait", clear_cache=clear)
             await self._engine.start_weight_update()
 
@@ -171,19 +176,23 @@ class LLMRayActor:
         """One chunk of weights."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        with death_said():
+        with engine_death():
             await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_weight_update(self, version: int) -> None:
         """Take the new weights into use and go on generating."""
-        with death_said():
+        with engine_death():
             await self._engine.finish_weight_update(str(version))
             self.weights_version = version
             await self._engine.resume_generation()
 
     async def load_weights(self, flat: Any, layout: Any, version: int) -> None:
-        """Without NCCL: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says."""
+        """Without NCCL: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says.
+
+        An engine that sleeps wakes up for it.
+        """
         self._shared.write(flat)
+        await self.wake_up()
         await self.start_weight_update()
         await self.receive_weights(
             {"path": self._shared.path, "num_bytes": layout.num_bytes, "tensors": layout.tensors}
@@ -194,13 +203,17 @@ class LLMRayActor:
 
     async def sleep(self) -> None:
         """Give the GPU's memory back; nothing may be in flight."""
-        with death_said():
+        with engine_death():
             await self._engine.sleep(level=1)
+            self._asleep = True
 
     async def wake_up(self) -> None:
-        """Take it again."""
-        with death_said():
+        """Take it again, if the engine sleeps."""
+        if not self._asleep:
+            return
+        with engine_death():
             await self._engine.wake_up()
+            self._asleep = False
 
     async def stop(self) -> None:
         """End the engine core."""
@@ -210,7 +223,7 @@ class LLMRayActor:
 
 
 @contextmanager
-def death_said() -> Generator[None]:
+def engine_death() -> Generator[None]:
     """Inside, the death of the engine core raises `EngineDied`, which every process can unpickle."""
     from vllm.v1.engine.exceptions import EngineDeadError
 

@@ -57,7 +57,7 @@ class Turns:
 
     async def _all(self, method: str, path: str) -> None:
         judges = (asyncio.to_thread(_post, url + path) for url in self._judges)
-        await asyncio.gather(self._engines.of_those_up(method), *judges)
+        await asyncio.gather(self._engines.call_up(method), *judges)
 
 
 def _post(url: str) -> None:

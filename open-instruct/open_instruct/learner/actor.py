@@ -16,6 +16,7 @@ from typing import Any
 from open_instruct.config.args import Args
 from open_instruct.config.memory_plan import takes_turns
 from open_instruct.data.types import PackedBatch
+from open_instruct.engines.weights.send import Weights
 from open_instruct.learner.group import Whereabouts, whereabouts
 from open_instruct.learner.objective import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
 from open_instruct.state.rank import FileSums, load_rank, save_rank
@@ -155,17 +156,17 @@ class PolicyTrainerRayProcess:
             verbose=False,
         )
 
-    def connect(self, engines: Any, address: tuple[str, int], engine_dtype: str) -> None:
-        """Set up the way to the policy engines, if there are any; every rank must call it."""
+    def connect(self, engines: list[Any], address: tuple[str, int], engine_dtype: str) -> None:
+        """Set up the way to the policy engines (handles), if there are any; every rank must call it."""
         import torch
 
         from open_instruct.engines.weights.send import NcclSender, ObjectStoreSender, weight_backend
 
         self.sender: Any = None
-        if not len(engines):
+        if not engines:
             return
         if weight_backend(self.args, on_cpu=self.on_cpu) == "shared_memory":
-            self.sender = ObjectStoreSender(self.model, getattr(torch, engine_dtype), engines, self.rank)
+            self.sender = ObjectStoreSender(self.model, getattr(torch, engine_dtype), self.rank)
         else:
             tp = self.args.vllm_tensor_parallel_size
             self.sender = NcclSender(
@@ -177,16 +178,16 @@ class PolicyTrainerRayProcess:
                 port=address[1],
             )
 
-    def sync_weights(self, version: int) -> float:
-        """Bring all engines to this learner's weights; returns the seconds it took."""
-        start = time.perf_counter()
+    def sync_weights(self, version: int, engines: list[Any]) -> Weights | None:
+        """Bring `engines` (handles) to this learner's weights; every rank must call it.
+
+        Returns, on rank 0 and without NCCL, the weights for engines that are started later.
+        """
         if takes_turns(self.args, on_cpu=self.on_cpu):
             import torch
 
             torch.cuda.empty_cache()  # what the step used, for the engines that wake up now
-        if self.sender is not None:
-            self.sender.send(version)
-        return time.perf_counter() - start
+        return None if self.sender is None else self.sender.send(engines, version)
 
     def step(self, batches: list[PackedBatch]) -> dict[str, float]:
         """Train on one step's mini-batches: an optimiser step for each, `num_epochs` times over.
@@ -317,21 +318,6 @@ class PolicyTrainerRayProcess:
     def whereabouts(self) -> Whereabouts:
         """Where this learner runs and logs, for when it is no longer there to be asked."""
         return whereabouts()
-
-    def logprobs_of(self, token_ids: list[int]) -> list[float]:
-        """Log-probability of each token but the first at temperature 1, for checks of the weight sync."""
-        import torch
-
-        from open_instruct.learner.logprobs import response_logprobs
-
-        ids = torch.tensor([token_ids], device=self.device)
-        batch = {
-            "input_ids": ids,
-            "position_ids": torch.arange(ids.shape[1], device=self.device)[None],
-            "response_mask": torch.ones_like(ids),
-        }
-        with torch.no_grad():
-            return response_logprobs(self.model, batch, 1.0).tolist()
 
 
 def create_learners(

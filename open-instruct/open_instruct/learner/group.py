@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_instruct.engines.errors import EngineLost, summary
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that learners have to end what they are at when a run ends early.
@@ -91,8 +93,6 @@ class Learners:
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-        from open_instruct.engines.pool import EngineLost
-
         settled, _ = ray.wait(calls, num_returns=len(calls), timeout=SETTLE_S)
         errors = {calls.index(call): error for call in settled if (error := _error_of(call)) is not None}
         # One that died explains those that raised, which is what a torn connection looks like from the other end.
@@ -102,9 +102,9 @@ class Learners:
             if isinstance(error.cause, (RayActorError, EngineLost)):  # it was talking to one
                 raise error
             logger.error("learner %d raised in %s:\n%s", rank, method, error)
-            reason = f"raised {type(error.cause).__name__} in {method}: {_first_line(error.cause)}"
+            reason = f"raised {type(error.cause).__name__} in {method}: {summary(error.cause)}"
         else:
-            reason = f"died in {method}: {_first_line(error)}"
+            reason = f"died in {method}: {summary(error)}"
         where = self._where[rank]
         raise LearnerFailure(f"learner {rank} (process {where.pid} on {where.node}) {reason}\n{self._log_of(rank)}")
 
@@ -129,8 +129,3 @@ def _error_of(call: Any) -> Exception | None:
     except RayError as error:
         return error
     return None
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

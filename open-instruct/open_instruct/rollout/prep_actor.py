@@ -27,8 +27,9 @@ from open_instruct.config.args import Args
 from open_instruct.data.prompt_stream import Draw, NoPromptsLeft, PromptOrder, PromptStream
 from open_instruct.data.rollout_log import RolloutWriter
 from open_instruct.data.types import Group, PackedBatch, SamplingConfig, StepData
-from open_instruct.engines.pool import EngineKeeper, EnginePool, EngineSet
+from open_instruct.engines.pool import EnginePool, EngineSet
 from open_instruct.engines.sleep import Turns
+from open_instruct.engines.weights.send import Weights
 from open_instruct.learner.packing import TrainingSample, pack_mini_batches
 from open_instruct.rewards.scorer import JudgeFailure, RowScorer, check_invalid_share
 from open_instruct.rollout.judge_counters import JudgeCounters
@@ -38,7 +39,7 @@ from open_instruct.rollout.stage_times import StageClock
 from open_instruct.state.run_folder import rollouts_folder
 
 
-class DataPreparationActor(EngineKeeper):
+class DataPreparationActor:
     """Rows in, `StepData` out. All methods are coroutines on one loop, beside the judge's client.
 
     `resume_step` is the number of steps that a continued run has behind it, and `state` what `state` returned
@@ -95,8 +96,27 @@ class DataPreparationActor(EngineKeeper):
         that `get_step` has handed out: ``{"training_step", "prompts": {"position", "drawn", "excluded"}}``."""
         return self._state
 
-    async def weights_synced(self, version: int) -> None:
-        """The engines hold weights of this version: start what may now be generated."""
+    async def engines_up(self) -> list[Any]:
+        """Handles of the policy engines that are up, for the learner to send its weights to."""
+        return self.engines.up()
+
+    async def engine_lost(self) -> None:
+        """See `EnginePool.wait_until_lost`."""
+        await self.engines.wait_until_lost()
+
+    async def stop_engines(self) -> None:
+        """See `EnginePool.stop`."""
+        await self.engines.stop()
+
+    async def weights_synced(self, version: int, weights: Weights | None = None) -> None:
+        """The engines hold weights of this version: start what may now be generated.
+
+        `weights` are kept for engines that are started again; None at the start of a run, and with NCCL.
+        """
+        if weights is not None:
+            await self.engines.keep_weights(weights)
+        if self.turns:
+            await self.turns.wake()
         if self._next_step is None:
             self._next_step = self._taking = version
         last = min(version + self.args.async_steps, self.args.num_training_steps - 1)

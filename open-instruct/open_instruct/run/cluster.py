@@ -15,7 +15,8 @@ from open_instruct.config.memory_plan import takes_turns
 from open_instruct.config.placement import Placement, reserve
 from open_instruct.config.resource_plan import ENGINE, JUDGE, LEARNER, ResourcePlan
 from open_instruct.engines.engine import EngineMaker, EngineOptions
-from open_instruct.engines.pool import NO_RESTART_WITH_NCCL, EngineSet, PooledEngines
+from open_instruct.engines.errors import NO_RESTART_WITH_NCCL
+from open_instruct.engines.pool import EngineSet
 from open_instruct.engines.weights.send import weight_backend
 from open_instruct.learner.hf_io import resolve_dtype
 from open_instruct.run.judge import CPU_KV_CACHE_BYTES, JUDGE_KEY, judge_key, launch_judge
@@ -264,13 +265,12 @@ def live_nodes() -> list[dict[str, Any]]:
 
 
 def _connect(cluster: Cluster, dtype: str) -> None:
-    """The learners' way to the engines, which hold weights in `dtype`. Raises `EngineLost` as soon as one is."""
+    """Have the learners meet the engines, which hold weights in `dtype`. Raises `EngineLost` as soon as one is."""
     import ray
 
     cluster.engine_lost = cluster.prep.engine_lost.remote()
     address = ray.get(cluster.learners[0].address.remote())
-    engines = PooledEngines(cluster.prep, len(cluster.engines))
-    cluster.get([learner.connect.remote(engines, address, dtype) for learner in cluster.learners])
+    cluster.get([learner.connect.remote(cluster.engines, address, dtype) for learner in cluster.learners])
 
 
 def _name_judge(cluster: Cluster, urls: list[str], key: str | None) -> None:

@@ -78,11 +78,12 @@ class TrainingLoop:
 
         if state is not None:
             self.learners.call("load_state", str(state.folder), state.step)
-            self.learners.call("sync_weights", state.step)
             self.updates = self._saved = state.step
             self._data_state = state.manifest.get("data")
             logger.info("continuing after step %d, from %s", state.step, state.folder)
-        ray.get(self.cluster.prep.weights_synced.remote(self.updates))
+            self._sync_weights()
+        else:
+            ray.get(self.cluster.prep.weights_synced.remote(0))
         if self.args.evaluates and self.args.eval_on_step_0 and state is None:
             self._unlogged.append(Unlogged(0, {}, self.cluster.prep.evaluate.remote(0)))
 
@@ -109,9 +110,7 @@ class TrainingLoop:
         self._unlogged.append(Unlogged(number, metrics, None))
         while len(self._unlogged) > 1:
             self._flush_first()  # an evaluation must be over before the engines change
-        sync = self.learners.call("sync_weights", number, lost=cluster.engine_lost)
-        ray.get(cluster.prep.weights_synced.remote(number))
-        metrics |= {"time/weight_sync": max(sync), "time/total": time.perf_counter() - self._step_started}
+        metrics |= {"time/weight_sync": self._sync_weights(), "time/total": time.perf_counter() - self._step_started}
         due = args.local_eval_every > 0 and number % args.local_eval_every == 0
         if args.evaluates and (due or number == args.num_training_steps):
             # Beside the next step's training; its result belongs to this line.
@@ -119,6 +118,16 @@ class TrainingLoop:
         else:
             self._flush()
         self._save_if_due(number)
+
+    def _sync_weights(self) -> float:
+        """Bring the engines to the learners' weights (`open_instruct.engines.weights.send`); seconds that it took."""
+        import ray
+
+        prep, started = self.cluster.prep, time.perf_counter()
+        engines = ray.get(prep.engines_up.remote())
+        sent = self.learners.call("sync_weights", self.updates, engines, lost=self.cluster.engine_lost)
+        ray.get(prep.weights_synced.remote(self.updates, sent[0]))
+        return time.perf_counter() - started
 
     def _wait_for_batch(self, step: int) -> Any:
         """The step's data. The learners are idle meanwhile: a run that is to stop does so here."""
@@ -269,7 +278,7 @@ def _cause(error: BaseException) -> BaseException:
     from ray.exceptions import RayTaskError
 
     from open_instruct.data.prompt_stream import NoPromptsLeft
-    from open_instruct.engines.pool import EngineLost
+    from open_instruct.engines.errors import EngineLost
     from open_instruct.rewards.scorer import JudgeFailure
     from open_instruct.rollout.replay import ReplayError
 

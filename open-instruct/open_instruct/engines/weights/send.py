@@ -1,4 +1,15 @@
-"""Getting the learner's weights into the policy engines after a step.
+"""The learner's weights on their way to the policy engines.
+
+One update, after a step, as `open_instruct.run.loop` drives it:
+
+1. The driver asks the data side which engines are up, and hands their Ray handles to the learners
+   (`PolicyTrainerRayProcess.sync_weights`).
+2. The learners gather the weights (`open_instruct.engines.weights.gather`), and rank 0 sends them straight to
+   those engines, one of the two ways below. Each engine holds its requests in flight, or waits for them
+   (`inflight_updates`), takes the weights and goes on. One that dies meanwhile is left out.
+3. The driver tells the data side that the engines have this version (`DataPreparationActor.weights_synced`):
+   what may now be generated is started. With it goes the reference of step 2: the pool of engines keeps it, and
+   gives these weights to an engine that was started again, before it takes a request.
 
 On GPUs vLLM's own ``nccl`` backend broadcasts from learner 0 to every engine worker. On CPUs, where learner
 and engine share one GPU (NCCL wants a card for each rank), and where ``--weight_sync object_store`` asks for
@@ -9,13 +20,15 @@ actor hands it to its engine core in an anonymous memory file (`SharedWeights`),
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from open_instruct.engines.errors import NO_RESTART_WITH_NCCL, engine_gone, lost_for_good
 from open_instruct.engines.weights.gather import full_tensors
 
 _ALIGNMENT = 64
@@ -32,6 +45,15 @@ class WeightLayout:
 
     tensors: list[tuple[str, str, list[int], int]]
     num_bytes: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights in Ray's object store: `reference` is of (num_bytes,) uint8, and keeps them there. Pickles."""
+
+    reference: Any
+    layout: WeightLayout
+    version: int
 
 
 class FlatWeights:
@@ -79,28 +101,34 @@ class SharedWeights:
 
 
 class ObjectStoreSender:
-    """Learner side without NCCL: one object in Ray's store, read by every engine.
+    """Learner side without NCCL: one object in Ray's store, read by every engine."""
 
-    `engines`: `PooledEngines` or `DirectEngines` (`open_instruct.engines.pool`).
-    """
+    def __init__(self, module: Any, dtype: Any, rank: int) -> None:
+        self._flat, self._rank = FlatWeights(module, dtype), rank
 
-    def __init__(self, module: Any, dtype: Any, engines: Any, rank: int) -> None:
-        self._flat, self._engines, self._rank = FlatWeights(module, dtype), engines, rank
+    def send(self, engines: Sequence[Any], version: int) -> Weights | None:
+        """Bring `engines` (handles) to the current weights; returns, on rank 0, the weights when all have them.
 
-    def send(self, version: int) -> None:
-        """Bring every engine to the current weights; returns when they have them."""
+        Every learner rank must call it. An engine that is gone is left to the pool, which replaces it.
+        """
         import ray
 
         flat = self._flat.copy(keep=self._rank == 0)
-        if flat is not None:
-            self._engines.load_weights(ray.put(flat), self._flat.layout, version)
+        if flat is None:
+            return None
+        weights = Weights(ray.put(flat), self._flat.layout, version)
+        loading = [engine.load_weights.remote(weights.reference, weights.layout, version) for engine in engines]
+        for call in loading:
+            with contextlib.suppress(*engine_gone()):
+                ray.get(call)
+        return weights
 
 
 class NcclSender:
     """Learner side on GPUs: vLLM's trainer-side NCCL engine, driven on every learner rank."""
 
     def __init__(
-        self, module: Any, engines: Any, rank: int, *, tensor_parallel_size: int, address: str, port: int
+        self, module: Any, engines: Sequence[Any], rank: int, *, tensor_parallel_size: int, address: str, port: int
     ) -> None:
         from vllm.distributed.weight_transfer.nccl_engine import (
             NCCLTrainerInitInfo,
@@ -118,31 +146,50 @@ class NcclSender:
             info, client=self._client, source=_deepspeed_source(module)
         )
 
-    def send(self, version: int) -> None:
-        """Bring every engine to the current weights; every learner rank must call it."""
+    def send(self, engines: Sequence[Any], version: int) -> None:
+        """Bring every engine to the current weights; every learner rank must call it.
+
+        `engines` are those of the start: the NCCL group is theirs. Raises `EngineLost` where one is gone.
+        """
         self._client.version = version
         self._engine.send_weights()
 
 
 class _EnginesClient:
-    """vLLM's `VLLMWeightSyncClient` over `PooledEngines` or `DirectEngines`."""
+    """What vLLM's NCCL engine calls the policy engines by (its `VLLMWeightSyncClient`)."""
 
-    def __init__(self, engines: Any, tensor_parallel_size: int) -> None:
+    def __init__(self, engines: Sequence[Any], tensor_parallel_size: int) -> None:
         self._engines, self._tp, self.version = engines, tensor_parallel_size, 0
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         # vLLM numbers the workers of one engine from 1; those of the next engine follow.
-        infos = [init_info | {"rank_offset": 1 + i * self._tp} for i in range(len(self._engines))]
-        self._engines.call("init_weight_transfer", [(info,) for info in infos])
+        self._wait(
+            engine.init_weight_transfer.remote(init_info | {"rank_offset": 1 + i * self._tp})
+            for i, engine in enumerate(self._engines)
+        )
 
     def start_weight_update(self) -> None:
-        self._engines.call("start_weight_update")
+        self._wait(engine.start_weight_update.remote() for engine in self._engines)
 
     def update_weights(self, update_info: Any) -> None:
-        self._engines.call("receive_weights", [(update_info,)] * len(self._engines))
+        self._wait(engine.receive_weights.remote(update_info) for engine in self._engines)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._engines.call("finish_weight_update", [(self.version,)] * len(self._engines))
+        self._wait(engine.finish_weight_update.remote(self.version) for engine in self._engines)
+
+    def _wait(self, calls: Iterable[Any]) -> None:
+        """For a call of every engine. A dead one is named at once: the others may wait for it."""
+        import ray
+
+        of_engine = {call: index for index, call in enumerate(calls)}
+        waiting = list(of_engine)
+        while waiting:
+            [done], waiting = ray.wait(waiting, num_returns=1)
+            try:
+                ray.get(done)
+            except engine_gone() as error:
+                why = f"it is not started again: {NO_RESTART_WITH_NCCL}"
+                raise lost_for_good(of_engine[done], why, error) from None
 
 
 def _deepspeed_source(module: Any) -> Any:

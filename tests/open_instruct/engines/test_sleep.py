@@ -13,7 +13,7 @@ class Engines:
     def __init__(self):
         self.calls = []
 
-    async def of_those_up(self, method):
+    async def call_up(self, method):
         self.calls.append(method)
 
 

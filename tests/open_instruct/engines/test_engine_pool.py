@@ -8,7 +8,9 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError
 
 from open_instruct.data.types import SamplingConfig
 from open_instruct.engines import pool as engine_pool
-from open_instruct.engines.pool import NO_RESTART_WITH_NCCL, EngineDied, EngineLost, EnginePool, EngineSet
+from open_instruct.engines.errors import NO_RESTART_WITH_NCCL, EngineDied, EngineLost
+from open_instruct.engines.pool import EnginePool, EngineSet
+from open_instruct.engines.weights.send import Weights
 
 pytestmark = pytest.mark.timeout(20)
 FOUR = SamplingConfig(n=4)
@@ -42,6 +44,10 @@ class Engine:
                 raise self.start_fails
             if method == "load_weights":
                 self.loaded.append(args[2])
+            if method == "version":
+                return self.loaded[-1] if self.loaded else 0
+            if method == "wait_until_dead":
+                await asyncio.Event().wait()
             if method == "generate":
                 self.asked.append(args[0])
             return self.name
@@ -87,6 +93,17 @@ def pool_of(count, maker=None, **options):
     return EnginePool(EngineSet(engines, maker, **options)), engines, maker
 
 
+def weights(version):
+    return Weights("flat", "layout", version)
+
+
+async def send(pool, version):
+    """What learner and driver do after a step; the learner leaves out engines that are gone."""
+    sending = [actor.load_weights.remote("flat", "layout", version) for actor in pool.up()]
+    await asyncio.gather(*sending, return_exceptions=True)
+    await pool.keep_weights(weights(version))
+
+
 async def settle(pool):
     while any(slot.restarting and not slot.restarting.done() for slot in pool._slots):
         await asyncio.sleep(0.001)
@@ -117,7 +134,7 @@ async def test_what_a_dead_engine_was_asked_is_asked_of_another():
 
 async def test_the_only_engine_is_waited_for_and_has_the_newest_weights_first():
     pool, engines, maker = pool_of(1)
-    await pool.load_weights("flat", "layout", 7)
+    await send(pool, 7)
     assert engines[0].loaded == [7]
     engines[0].die()
     assert await pool.generate([1], FOUR) == "0.1"
@@ -126,23 +143,23 @@ async def test_the_only_engine_is_waited_for_and_has_the_newest_weights_first():
 
 async def test_weights_that_are_sent_during_a_restart_arrive_before_any_request():
     pool, engines, maker = pool_of(1, Maker(hold=True))
-    await pool.load_weights("flat", "layout", 1)
+    await send(pool, 1)
     engines[0].die()
     asked = asyncio.ensure_future(pool.generate([1], FOUR))
     while not maker.made:
         await asyncio.sleep(0.001)
     new = maker.made[0]
-    await pool.load_weights("flat", "layout", 2)  # does not wait for the engine that is loading
+    await send(pool, 2)  # does not wait for the engine that is loading
     assert pool.stats()["engine/up"] == 0
     new.release.set()
     assert await asked == "0.1"
-    assert new.loaded[-1] == 2 and pool._slots[0].version == 2
+    assert new.loaded[-1] == 2
 
 
 async def test_a_death_during_the_update_does_not_stop_the_others():
     pool, engines, maker = pool_of(2)
     engines[1].release.clear()
-    update = asyncio.ensure_future(pool.load_weights("flat", "layout", 3))
+    update = asyncio.ensure_future(send(pool, 3))
     await asyncio.sleep(0.01)
     engines[1].die()
     await update
@@ -171,27 +188,49 @@ async def test_an_engine_that_is_lost_for_good_ends_all_waiting(options, words):
     engines[1].release.clear()  # the other is alive, and busy
     watch = asyncio.ensure_future(pool.wait_until_lost())
     engines[0].die()
-    await pool._update(pool._slots[0], engine_pool._Weights("flat", "layout", 1))
     with pytest.raises(EngineLost, match="Policy engine 0 died") as lost:
         await watch
     assert words in str(lost.value)
     with pytest.raises(EngineLost):
         await pool.generate([1], FOUR)
     with pytest.raises(EngineLost):
-        await pool.load_weights("flat", "layout", 2) if engines[1].release.set() is None else None
+        engines[1].release.set()
+        await pool.keep_weights(weights(2))
+
+
+async def test_an_engine_that_came_up_during_an_update_gets_it():
+    pool, engines, maker = pool_of(2)
+    engines[0].die()
+    await pool.generate([1], FOUR)
+    being_sent_to = pool.up()  # the other one alone
+    await settle(pool)
+    assert [len(being_sent_to), len(pool.up())] == [1, 2]
+    await engines[1].load_weights.remote("flat", "layout", 4)
+    await pool.keep_weights(weights(4))
+    assert engines[1].loaded == [4] and maker.made[0].loaded == [4], "each of them once"
+
+
+async def test_a_death_is_noticed_while_nobody_asks():
+    pool, engines, maker = pool_of(1)
+    watch = asyncio.ensure_future(pool.wait_until_lost())
+    for life in range(2):
+        await asyncio.sleep(0.01)
+        pool.up()[0].die()
+        while len(maker.made) == life:
+            await asyncio.sleep(0.001)
+        await settle(pool)
+    assert pool.stats() == {"engine/up": 1.0, "engine/restarts": 2.0}
+    await pool.stop()
+    watch.cancel()
 
 
 async def test_with_nccl_a_death_during_a_transfer_is_told_at_once():
     pool, engines, _ = pool_of(2, no_restart=NO_RESTART_WITH_NCCL)
-    for engine in engines:  # each waits for the others' part of a broadcast
-        engine.release.clear()
-    call = asyncio.ensure_future(pool.call("receive_weights", [({},), ({},)]))
+    watch = asyncio.ensure_future(pool.wait_until_lost())
     await asyncio.sleep(0.01)
-    engines[1].die()
+    engines[1].die()  # the learner and the other engine wait for it in a broadcast
     with pytest.raises(EngineLost, match="NCCL"):
-        await pool.wait_until_lost()
-    with pytest.raises(EngineLost):
-        await call
+        await watch
 
 
 async def test_an_error_of_the_request_itself_is_not_a_death():
