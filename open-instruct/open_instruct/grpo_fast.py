@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from open_instruct.config.args import Args, FlagError, parse_args
+from open_instruct.config.args import Args, FlagError
+from open_instruct.config.command_line import parse_args
 from open_instruct.run.dry_run import print_dry_run
 from open_instruct.run.logger import MetricsLogger, setup_logging
 from open_instruct.run.loop import TrainingLoop

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from open_instruct.config.args import Args
+from open_instruct.config.rules import check
 from open_instruct.learner.packing import TrainingSample, pack_mini_batches
 
 POLICY = str(Path(__file__).parents[2] / "datasets_prep/tiny_world/models/policy")
@@ -32,7 +33,7 @@ def make_args(**flags) -> Args:
         "beta": 0.0,
     }
     args = Args(**(settings | flags))
-    args.check()
+    check(args)
     return args
 
 

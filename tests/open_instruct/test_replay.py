@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from open_instruct.config.args import Args, FlagError
+from open_instruct.config.rules import check
 from open_instruct.data.rollout_log import RolloutWriter
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.engines.pool import EngineSet
@@ -171,7 +172,7 @@ def test_the_run_does_not_replay_its_own_rollouts(recorded):
         replay_rollouts=f"{recorded.output_dir}/rollouts",
     )
     with pytest.raises(FlagError, match="is where this run writes its own rollouts"):
-        args.check()
+        check(args)
 
 
 def test_engines_are_needed_for_evaluations_alone(recorded):

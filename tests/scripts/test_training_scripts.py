@@ -98,7 +98,7 @@ PAPER = {
 
 
 def test_the_trainer_accepts_recipes_and_the_papers_values(tree):
-    from open_instruct.config.args import parse_args
+    from open_instruct.config.command_line import parse_args
 
     parsed = {
         profile: parse_args(tree.flags("scripts/train/grpo_flip.sh", PROFILE=profile))

@@ -1,7 +1,7 @@
 """The flags of a run, a dataclass for each group of `--help`; names and meanings are Open Instruct's.
 
 A field's `help` is what the user reads, and what the table in docs/flags.md says (a test compares them).
-What cannot work together is refused by `open_instruct.config.args`.
+What cannot work together is refused by `open_instruct.config.rules`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class RewardConfigFlags:
     r1_style_format_reward: float = flag(1.0, "what that form is worth")
     additive_format_reward: bool = flag(False, "the form's reward is added, whether or not it is kept")
     non_stop_penalty: bool = flag(False, "a response that did not stop by itself gets non_stop_penalty_value")
-    non_stop_penalty_value: float = flag(0.0, "its whole reward then")
+    non_stop_penalty_value: float = flag(0.0, "the reward of such a response, in place of all others")
     overlong_buffer_length: int = flag(
         0, "soft overlong punishment (DAPO): the last so many tokens before response_length cost reward; 0: off"
     )

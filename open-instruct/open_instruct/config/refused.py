@@ -94,7 +94,7 @@ _OFF = frozenset({"false", "none", "0", "no", "off"})
 def split_refused(argv: list[str]) -> tuple[list[str], list[str]]:
     """Command line -> (the rest, sentences about refused flags that are in use)."""
     rest: list[str] = []
-    told: list[str] = []
+    sentences: list[str] = []
     position = 0
     while position < len(argv):
         word = argv[position]
@@ -108,6 +108,6 @@ def split_refused(argv: list[str]) -> tuple[list[str], list[str]]:
         else:
             values = [inline] if equals else argv[position + 1 : end]
             if not (len(values) == 1 and values[0].lower() in _OFF):
-                told.append(f"--{name} {REFUSED[name]}")
+                sentences.append(f"--{name} {REFUSED[name]}")
         position = end
-    return rest, told
+    return rest, sentences

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from open_instruct.config import published
-from open_instruct.config.args import Args, parse_args
+from open_instruct.config.args import Args
+from open_instruct.config.command_line import parse_args
 from open_instruct.config.flags import GROUPS
 from open_instruct.config.help import flags_table, groups_table
 from open_instruct.config.refused import REFUSED, split_refused
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LEAST = ["--model_name_or_path", "some/policy", "--dataset_mixer_list", "rows.jsonl", "1.0"]
 KNOWN = {f.name for f in fields(Args)}
 
