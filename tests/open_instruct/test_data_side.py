@@ -6,13 +6,14 @@ from itertools import combinations
 import pytest
 
 from open_instruct.config.args import Args
+from open_instruct.data.prompt_stream import PromptOrder
 from open_instruct.data.rollout_log import RolloutWriter
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.learner.actor import mean_over_tokens
 from open_instruct.learner.packing import pack_mini_batches
 from open_instruct.rewards.scorer import JudgeFailure, check_invalid_share
+from open_instruct.rollout.group_filter import training_samples
 from open_instruct.rollout.metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
-from open_instruct.rollout.prep_actor import PromptOrder, training_samples
 from open_instruct.verifiers.base import VerificationResult
 
 

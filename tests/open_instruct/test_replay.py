@@ -11,7 +11,8 @@ from open_instruct.config.rules import check
 from open_instruct.data.rollout_log import RolloutWriter
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.engines.pool import EngineSet
-from open_instruct.rollout.prep_actor import DataPreparationActor, training_samples
+from open_instruct.rollout.group_filter import training_samples
+from open_instruct.rollout.prep_actor import DataPreparationActor
 from open_instruct.rollout.replay import ReplayError, RolloutReplay
 from open_instruct.verifiers.base import VerificationResult
 

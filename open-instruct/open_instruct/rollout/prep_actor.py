@@ -4,10 +4,9 @@ One Ray actor (`DataPreparationActor`) keeps the engines busy, awaits the verifi
 Step s may be generated once the engines hold weights of version s - async_steps, a version being the
 number of updates made; so a batch is never more than `async_steps` updates old when it is started.
 
-Prompts are a stream (`open_instruct.data.prompt_stream`): groups are taken from it in the order in which they were
-drawn, and a step ends with its last group. With `active_sampling` a group that teaches nothing is replaced by
-the next in the stream, so a step may take groups that were drawn for the one after it. Which prompts a
-step holds depends on the seed and on scores, never on which group was ready first.
+Prompts are a stream (`open_instruct.data.prompt_stream`), whose groups a step takes in the order in which they were
+drawn (`open_instruct.rollout.group_queue`): which prompts a step holds depends on the seed and on scores, never on
+which group was ready first.
 """
 
 from __future__ import annotations
@@ -15,23 +14,22 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from contextlib import nullcontext
 from typing import Any
-
-import numpy as np
 
 from flip_plugin.judge.call_log import call_context
 from flip_plugin.serving.processes import freeze_heap
 from open_instruct.config.args import Args
-from open_instruct.data.prompt_stream import Draw, NoPromptsLeft, PromptOrder, PromptStream
+from open_instruct.data.prompt_stream import Draw, PromptOrder, PromptStream
 from open_instruct.data.rollout_log import RolloutWriter
 from open_instruct.data.types import Group, PackedBatch, SamplingConfig, StepData
 from open_instruct.engines.pool import EnginePool, EngineSet
 from open_instruct.engines.sleep import Turns
 from open_instruct.engines.weights.send import Weights
 from open_instruct.learner.packing import TrainingSample, pack_mini_batches
-from open_instruct.rewards.scorer import JudgeFailure, RowScorer, check_invalid_share
+from open_instruct.rewards.scorer import RowScorer, check_invalid_share
+from open_instruct.rollout.group_filter import has_loss, training_samples
+from open_instruct.rollout.group_queue import GroupQueue
 from open_instruct.rollout.judge_counters import JudgeCounters
 from open_instruct.rollout.metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.rollout.replay import RolloutReplay
@@ -62,18 +60,13 @@ class DataPreparationActor:
         self.turns = Turns(self.engines) if engines.sleep_mode else None
         self.scorer, self.pad_token_id = scorer, pad_token_id
         self._state = initial_state(args, resume_step, state)
-        self._prompts = args.num_unique_prompts_rollout
-        self._most = self._prompts * (args.active_sampling_max_batches if args.active_sampling else 1)
-        horizon = (args.async_steps + 1) * self._prompts
+        horizon = (args.async_steps + 1) * args.num_unique_prompts_rollout
         self.stream = PromptStream(PromptOrder(len(rows), args.seed), horizon, self._state["prompts"])
         self.writer = RolloutWriter(rollouts_folder(args), token_ids=args.save_token_ids) if args.save_traces else None
         self.replay = RolloutReplay(args, rows) if args.replay_rollouts else None
-        self._in_flight: deque[tuple[Draw, asyncio.Task[Group]]] = deque()
+        self._next_step: int = self._state["training_step"]  # the first that is not being made
+        self.queue = GroupQueue(args, self.stream, self._rollout_of, self._next_step)
         self._steps: dict[int, asyncio.Task[tuple[StepData, list[Group], dict[str, Any]]]] = {}
-        self._turn = asyncio.Lock()  # steps take groups one after the other
-        self._next_step: int | None = None
-        self._taking = self._useful = self._taken = 0  # the step that takes groups now; its groups that count, and all
-        self._exhausted: NoPromptsLeft | None = None
         self.clock = StageClock()
         self.judge_counters = JudgeCounters(getattr(scorer, "verifiers", list)())
 
@@ -93,7 +86,8 @@ class DataPreparationActor:
 
     async def state(self) -> dict[str, Any]:
         """JSON-able: what a continued run needs to see the prompts that this one would see after the last step
-        that `get_step` has handed out: ``{"training_step", "prompts": {"position", "drawn", "excluded"}}``."""
+        that `get_step` has handed out: ``{"training_step", "prompts": {"position", "drawn", "excluded"}}``.
+        """
         return self._state
 
     async def engines_up(self) -> list[Any]:
@@ -117,13 +111,12 @@ class DataPreparationActor:
             await self.engines.keep_weights(weights)
         if self.turns:
             await self.turns.wake()
-        if self._next_step is None:
-            self._next_step = self._taking = version
-        last = min(version + self.args.async_steps, self.args.num_training_steps - 1)
-        while self._next_step <= last:
+        allowed = min(version + self.args.async_steps + 1, self.args.num_training_steps)
+        while self._next_step < allowed:
             self._steps[self._next_step] = asyncio.create_task(self._assemble(self._next_step))
             self._next_step += 1
-        self._fill()
+        if self.replay is None:
+            self.queue.allow(allowed)
 
     async def get_step(self, step: int) -> StepData:
         """Wait for a step. Steps must be asked for in order.
@@ -137,22 +130,6 @@ class DataPreparationActor:
                 await self.turns.rest()
         data.metrics |= self.engines.stats() | self.clock.metrics(groups) | self.judge_counters.metrics(groups)
         return data
-
-    def _fill(self) -> None:
-        """Draw prompts until those in flight are enough for all steps that may be generated now."""
-        if self._exhausted is not None or self._next_step is None or self.replay is not None:
-            return
-        # A step that ends with fewer must not leave its last draws, made with old weights, to the next.
-        wanted = min(self._prompts - self._useful, self._most - self._taken)
-        wanted += (self._next_step - self._taking - 1) * self._prompts
-        while len(self._in_flight) < wanted:
-            try:
-                draw = self.stream.draw()
-            except NoPromptsLeft as error:
-                self._exhausted = error  # what is in flight is still good
-                return
-            task = asyncio.create_task(self._rollout(self.rows[draw.row], self._sampling(), self._place_of(draw)))
-            self._in_flight.append((draw, task))
 
     def _sampling(self) -> SamplingConfig:
         args = self.args
@@ -180,6 +157,9 @@ class DataPreparationActor:
         step = None if self.args.active_sampling else draw.number // prompts + 1
         return {"split": "train", "draw": draw.number, "training_step": step}
 
+    async def _rollout_of(self, draw: Draw) -> Group:
+        return await self._rollout(self.rows[draw.row], self._sampling(), self._place_of(draw))
+
     async def _rollout(
         self, row: dict[str, Any], sampling: SamplingConfig, place: dict[str, Any], *, training: bool = True
     ) -> Group:
@@ -200,9 +180,11 @@ class DataPreparationActor:
 
     async def _assemble(self, step: int) -> tuple[StepData, list[Group], dict[str, Any]]:
         """A step: groups, advantages, rollouts on disk, packing. With its groups, and the state after it."""
-        async with self._turn:
-            groups, last_draw = await self._take_groups(step)
-            self._taking, self._useful, self._taken = step + 1, 0, 0
+        if self.replay is not None:
+            groups, prompts = self.replay.groups(step + 1), self._state["prompts"]
+        else:
+            groups, last = await self.queue.take_step()
+            prompts = self.stream.state_after(last)
         start = time.perf_counter()
         training, counts = training_samples(groups, self.args)
         if self.writer:
@@ -210,7 +192,6 @@ class DataPreparationActor:
         batches = self._pack(training, step)
         metrics = group_metrics(groups, prefix="objective") | counts
         metrics |= step_metrics(groups, training, batches, step=step, samples_wanted=self.args.samples_per_step)
-        prompts = self._state["prompts"] if last_draw is None else self.stream.state_after(last_draw)
         state = {"training_step": step + 1, "prompts": prompts}
         metrics["batch/no_resampled_prompts"] = float(len(state["prompts"]["excluded"]))
         metrics["time/packing"] = time.perf_counter() - start
@@ -227,38 +208,9 @@ class DataPreparationActor:
             pad_token_id=self.pad_token_id,
         )
 
-    async def _take_groups(self, step: int) -> tuple[list[Group], Draw | None]:
-        """The step's groups in the order of the stream, and the last prompt that was drawn for it, if any was."""
-        if self.replay is not None:
-            return self.replay.groups(step + 1), None
-        args = self.args
-        groups: list[Group] = []
-        draw = None
-        while self._useful < self._prompts and self._taken < self._most:
-            self._fill()
-            if not self._in_flight:
-                if not groups:
-                    raise self._exhausted or RuntimeError("no prompt is in flight")
-                break
-            draw, task = self._in_flight[0]
-            group = await task
-            self._in_flight.popleft()
-            groups.append(group)
-            self._taken += 1
-            self._useful += not args.active_sampling or bool(samples_of_group(group, args)[0])
-            if args.no_resampling_pass_rate is not None and pass_rate(group) >= args.no_resampling_pass_rate:
-                self.stream.exclude(draw)
-            if len(groups) % self._prompts == 0:  # a judge that is down must not be asked ten times as often
-                self._check(groups, step)
-        self._check(groups, step)
-        return groups, draw
-
-    def _check(self, groups: list[Group], step: int) -> None:
-        check_invalid_share(groups, self.args.llm_judge_max_invalid_frac, f"step {step + 1}")
-
     def _warnings(self, step: int, groups: list[Group]) -> list[str]:
         args, prompts = self.args, self.args.num_unique_prompts_rollout
-        teach = sum(bool(samples_of_group(group, args)[0]) for group in groups)
+        teach = sum(has_loss(group, args) for group in groups)
         if len(groups) < prompts:
             return [f"step {step + 1}: {len(groups)} prompts instead of {prompts}, as all others are excluded"]
         if args.active_sampling and teach < prompts:
@@ -300,57 +252,3 @@ def initial_state(args: Args, resume_step: int | None, state: dict[str, Any] | N
         )
     drawn = step * args.num_unique_prompts_rollout
     return {"training_step": step, "prompts": {"position": drawn, "drawn": drawn, "excluded": {}}}
-
-
-def pass_rate(group: Group) -> float:
-    """Mean score of a group, 0 to 1; NaN where a sample has none, since an unknown one may have failed."""
-    scores = [np.nan if s.score is None else s.score for s in group.samples]
-    return float(np.mean(scores))
-
-
-def training_samples(groups: list[Group], args: Args) -> tuple[list[TrainingSample], dict[str, float | None]]:
-    """The samples of all groups that have a loss, and how many groups have none and why."""
-    training: list[TrainingSample] = []
-    reasons = []
-    for group in groups:
-        samples, reason = samples_of_group(group, args)
-        training += samples
-        reasons.append(reason)
-    counts: dict[str, float | None] = {
-        "objective/groups_dropped": float(reasons.count("missing")),
-        "objective/groups_zero_std": float(reasons.count("zero_std")),
-        "objective/samples_trained_on": float(len(training)),
-    }
-    return training, counts
-
-
-def samples_of_group(group: Group, args: Args) -> tuple[list[TrainingSample], str]:
-    """The samples of a group that have a loss, with their advantages; and "missing" or "zero_std" if that is why
-    there are none, else "".
-
-    A missing reward leaves its group's mean and deviation and has no loss. A group with fewer than two
-    rewards has none ("missing"), nor has one whose rewards are all equal (`filter_zero_std_samples`). A
-    truncated response (`mask_truncated_completions`) has no loss, but stays in its group's statistics, so its
-    siblings' advantages do not move.
-    """
-    from open_instruct.learner.grpo import group_advantages
-
-    rewards = np.array([np.nan if s.reward is None else s.reward for s in group.samples], dtype=float)
-    advantages = group_advantages(rewards, args.advantage_normalization_type)
-    if np.isnan(advantages).all():
-        return [], "missing"
-    if args.filter_zero_std_samples and np.ptp(rewards[~np.isnan(rewards)]) == 0:
-        return [], "zero_std"
-    training = []
-    for scored, advantage in zip(group.samples, advantages, strict=True):
-        sample = scored.sample
-        truncated = args.mask_truncated_completions and sample.finish_reason != "stop"
-        if np.isnan(advantage) or truncated or not sample.token_ids:
-            continue
-        scored.advantage = float(advantage)
-        prompt = group.row["input_ids_prompt"]
-        training.append(TrainingSample(prompt, sample.token_ids, sample.logprobs, scored.advantage))
-    return training, ""
-
-
-__all__ = ["DataPreparationActor", "JudgeFailure", "PromptOrder", "samples_of_group", "training_samples"]

@@ -211,7 +211,7 @@ async def test_an_engine_that_came_up_during_an_update_gets_it():
 
 
 async def test_a_death_is_noticed_while_nobody_asks():
-    pool, engines, maker = pool_of(1)
+    pool, _, maker = pool_of(1)
     watch = asyncio.ensure_future(pool.wait_until_lost())
     for life in range(2):
         await asyncio.sleep(0.01)
