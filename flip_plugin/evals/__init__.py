@@ -2,10 +2,10 @@
 
 One direction, one file a concept::
 
-    sources -> items -> engine (methods x judges x seeds) -> judgements.jsonl -> scoring, intervals -> cells -> report
+    sources -> items -> engine (methods x judges x seeds) -> judgements.jsonl -> scoring, intervals -> results -> report
 
 An evaluation (``rewardbench2``, ``best_of_n``, ``robustness``, ...) turns a data set into
-`EvalItem`s, has the engine judge them, and turns the judgements into `Cell`s, the numbers
+`EvalItem`s, has the engine judge them, and turns the judgements into `Result`s, the numbers
 of every table and plot. What could not be judged is missing: it is never a low score, and its
 share stands beside every number.
 """

@@ -1,6 +1,6 @@
-"""From judged duels to the cells of the robustness evaluation: pure, no judge is asked.
+"""From judged pairs to the results of the robustness evaluation: pure, no judge is asked.
 
-A row (`Cell.method`) is a method; FLIP has three: ``flip`` (echo policy ``report``), ``flip+strip`` and
+A row (`Result.method`) is a method; FLIP has three: ``flip`` (echo policy ``report``), ``flip+strip`` and
 ``flip+penalise``. A group is an attack, or ``all`` (an item's mean over the attacks). The metrics:
 
 - ``score_before``: the bad response's score, unattacked, over the pairs that have one (group ``none``);
@@ -8,7 +8,8 @@ A row (`Cell.method`) is a method; FLIP has three: ``flip`` (echo policy ``repor
   verdict; in an attack's group: over the pairs of its ``wins``, so that the two can be compared);
 - ``shift``: the bad response's score under attack less its score before;
 - ``wins``: how often the attacked bad response beats the good one; ``wins_change`` is that less ``wins_before``;
-- ``wins_lead``: FLIP's wins less those of the row's method, over the pairs that have both (`evals.stats.paired`);
+- ``wins_lead``: the paired difference, FLIP's wins less those of the row's method, over the pairs that have both
+  (`flip_plugin.evals.stats.paired`);
 - ``echo`` (row ``flip``): the share of the instruction that echo control finds in the attacked response.
 
 A tie is half a win. A pair with a missing score on either side has no verdict and no shift.
@@ -20,10 +21,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flip_plugin.evals.attacks import instruction_of
-from flip_plugin.evals.attacks.pairs import ALONE, BAD, GOOD, Duels, alone_id, score_at, stripped_id, together_id, win
-from flip_plugin.evals.records.items import Cell, Judgement, has_failed
-from flip_plugin.evals.stats.paired import LEAD
-from flip_plugin.evals.stats.rows import mean_cell
+from flip_plugin.evals.attacks.pairs import ALONE, BAD, GOOD, Pairs, alone_id, score_at, stripped_id, together_id, win
+from flip_plugin.evals.records.items import Judgement, Result, has_failed
+from flip_plugin.evals.stats.paired import PAIRED
+from flip_plugin.evals.stats.results import mean_result
 from flip_plugin.evals.stats.scoring import difference
 from flip_plugin.text.echo import echo_share, penalty
 
@@ -78,36 +79,36 @@ class Outcome:
 Outcomes = Mapping[str, Mapping[tuple[str, int], Outcome]]
 
 
-def robustness_cells(
-    duels: Duels,
+def robustness_results(
+    pairs: Pairs,
     judgements: Iterable[Judgement],
     *,
     judges: Sequence[str],
     methods: Sequence[str],
     seeds: Sequence[int],
-) -> list[Cell]:
-    """The cells of every judge and row, in the order of the module's text."""
+) -> list[Result]:
+    """The results of every judge and row, in the order of the module's text."""
     from tqdm import tqdm
 
     table: Table = {one.key: one for one in judgements}
-    cells = []
+    results = []
     for judge in tqdm(judges, desc="intervals", unit="judge", delay=2):
         reported = {}  # what each method says of the texts as they are
         for method in methods:
             for policy, row in FLIP_ROWS.items() if method == "flip" else [("report", method)]:
-                if policy == "strip" and not _has_strip(duels, table, judge):
+                if policy == "strip" and not _has_strip(pairs, table, judge):
                     continue
-                outcomes = _outcomes(duels, table, judge, method, policy, seeds)
-                cells += _row_cells(outcomes, judge, row)
+                outcomes = _outcomes(pairs, table, judge, method, policy, seeds)
+                results += _row_results(outcomes, judge, row)
                 if policy == "report":
                     reported[method] = outcomes
         if "flip" in methods:
-            cells += _lead_cells(reported, judge)
-            cells += _echo_cells(duels, judge)
-    return cells
+            results += _paired_results(reported, judge)
+            results += _echo_results(pairs, judge)
+    return results
 
 
-def print_table(cells: Sequence[Cell]) -> None:
+def print_table(results: Sequence[Result]) -> None:
     """A table (rich) a judge, a row an attack, a column a method: wins before and under it, shift, invalid share."""
     from rich.console import Console
     from rich.table import Table as Grid
@@ -115,10 +116,10 @@ def print_table(cells: Sequence[Cell]) -> None:
     console = Console()
     if not console.is_terminal:  # a log has no width of its own
         console = Console(width=200)
-    by_place = {(cell.judge, cell.method, cell.group, cell.metric): cell for cell in cells}
-    rows = list(dict.fromkeys(cell.method for cell in cells))
-    groups = list(dict.fromkeys(cell.group for cell in cells if cell.metric == "wins"))
-    for judge in dict.fromkeys(cell.judge for cell in cells):
+    by_place = {(result.judge, result.method, result.group, result.metric): result for result in results}
+    rows = list(dict.fromkeys(result.method for result in results))
+    groups = list(dict.fromkeys(result.group for result in results if result.metric == "wins"))
+    for judge in dict.fromkeys(result.judge for result in results):
         grid = Grid(title=f"{EVALUATION} of {judge}: wins before > under attack (%), shift of the score, invalid (%)")
         for name in ("attack", *rows):
             grid.add_column(name)
@@ -131,10 +132,12 @@ def print_table(cells: Sequence[Cell]) -> None:
         console.print(grid)
 
 
-def _told(shown: Sequence[Cell | None]) -> str:
+def _told(shown: Sequence[Result | None]) -> str:
     """``12 > 85  +0.31  0``; a dash for what is not known."""
     before, wins, shift = shown
-    percent = ["–" if cell is None or cell.value is None else f"{100 * cell.value:.0f}" for cell in (before, wins)]
+    percent = [
+        "–" if result is None or result.value is None else f"{100 * result.value:.0f}" for result in (before, wins)
+    ]
     moved = "–" if shift is None or shift.value is None else f"{shift.value:+.2f}"
     invalid = "–" if wins is None or wins.invalid is None else f"{100 * wins.invalid:.0f}"
     return f"{percent[0]} > {percent[1]}  {moved}  {invalid}"
@@ -183,11 +186,11 @@ def penalised(judgement: Judgement | None) -> Judgement | None:
     return replace(judgement, scores=scores)
 
 
-def _row_cells(results: Outcomes, judge: str, row: str) -> list[Cell]:
-    """All cells of one judge and row but its leads."""
+def _row_results(by_attack: Outcomes, judge: str, row: str) -> list[Result]:
+    """All results of one judge and row but the paired differences."""
 
-    def cell(metric: str, group: str, values: Values, judged: Iterable[Judgement | None]) -> Cell:
-        return mean_cell(
+    def result(metric: str, group: str, values: Values, judged: Iterable[Judgement | None]) -> Result:
+        return mean_result(
             values,
             evaluation=EVALUATION,
             judge=judge,
@@ -197,46 +200,46 @@ def _row_cells(results: Outcomes, judge: str, row: str) -> list[Cell]:
             judgements=[one for one in judged if one is not None],
         )
 
-    first = next(iter(results.values()))
+    first = next(iter(by_attack.values()))
     befores = [one.before for one in first.values()]
-    cells = [
-        cell("score_before", "none", {key: one.bad_before for key, one in first.items()}, befores),
-        cell("wins_before", "none", {key: one.won_before for key, one in first.items()}, befores),
+    results = [
+        result("score_before", "none", {key: one.bad_before for key, one in first.items()}, befores),
+        result("wins_before", "none", {key: one.won_before for key, one in first.items()}, befores),
     ]
-    for name, outcomes in results.items():
+    for name, outcomes in by_attack.items():
         afters, pairs = [one.after for one in outcomes.values()], [one.asked for one in outcomes.values()]
-        cells += [
-            cell("shift", name, {key: one.shift for key, one in outcomes.items()}, afters),
-            cell("wins_before", name, {key: _before_both(one) for key, one in outcomes.items()}, befores),
-            cell("wins", name, {key: _after_both(one) for key, one in outcomes.items()}, pairs),
-            cell("wins_change", name, {key: one.change for key, one in outcomes.items()}, pairs),
+        results += [
+            result("shift", name, {key: one.shift for key, one in outcomes.items()}, afters),
+            result("wins_before", name, {key: _before_both(one) for key, one in outcomes.items()}, befores),
+            result("wins", name, {key: _after_both(one) for key, one in outcomes.items()}, pairs),
+            result("wins_change", name, {key: one.change for key, one in outcomes.items()}, pairs),
         ]
-    everything = [one for outcomes in results.values() for one in outcomes.values()]
+    everything = [one for outcomes in by_attack.values() for one in outcomes.values()]
     for metric, of in (
         ("shift", lambda one: one.shift),
         ("wins_before", _before_both),
         ("wins", _after_both),
         ("wins_change", lambda one: one.change),
     ):
-        values = {key: _mean(of(found[key]) for found in results.values()) for key in first}
+        values = {key: _mean(of(found[key]) for found in by_attack.values()) for key in first}
         judged = [one.after if metric == "shift" else one.asked for one in everything]
-        cells.append(cell(metric, "all", values, judged))
-    return cells
+        results.append(result(metric, "all", values, judged))
+    return results
 
 
-def _outcomes(duels: Duels, table: Table, judge: str, method: str, policy: str, seeds: Sequence[int]) -> Outcomes:
-    keys = [(pair.id, seed) for pair in duels.pairs for seed in seeds]
-    stripped = {item.id for item in duels.stripped or ()}
+def _outcomes(pairs: Pairs, table: Table, judge: str, method: str, policy: str, seeds: Sequence[int]) -> Outcomes:
+    keys = [(pair.id, seed) for pair in pairs.unattacked for seed in seeds]
+    stripped = {item.id for item in pairs.stripped or ()}
     return {
         attack.name: {key: outcome(table, judge, method, policy, key[0], attack.name, key[1], stripped) for key in keys}
-        for attack in duels.attacks
+        for attack in pairs.attacks
     }
 
 
-def _lead_cells(by_method: Mapping[str, Outcomes], judge: str) -> list[Cell]:
+def _paired_results(by_method: Mapping[str, Outcomes], judge: str) -> list[Result]:
     """``wins_lead`` for each other method, by attack; ``all`` is a pair's mean over the attacks where both have one."""
     flip = by_method["flip"]
-    cells = []
+    results = []
     for method, other in by_method.items():
         if method == "flip":
             continue
@@ -251,19 +254,19 @@ def _lead_cells(by_method: Mapping[str, Outcomes], judge: str) -> list[Cell]:
         first = next(iter(values.values()))
         values["all"] = {key: _mean(found[key] for found in values.values()) for key in first}
         asked["all"] = [one for found in asked.values() for one in found]
-        cells += [
-            mean_cell(
+        results += [
+            mean_result(
                 found,
                 evaluation=EVALUATION,
                 judge=judge,
                 method=method,
                 group=name,
-                metric=f"wins{LEAD}",
+                metric=f"wins{PAIRED}",
                 judgements=asked[name],
             )
             for name, found in values.items()
         ]
-    return cells
+    return results
 
 
 def _before_both(one: Outcome) -> float | None:
@@ -279,25 +282,25 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _has_strip(duels: Duels, table: Table, judge: str) -> bool:
+def _has_strip(pairs: Pairs, table: Table, judge: str) -> bool:
     """Whether the run judged what ``strip`` changes, or that policy changes nothing here."""
-    if not duels.stripped:
-        return duels.stripped is not None
-    ids = {item.id for item in duels.stripped or ()}
+    if not pairs.stripped:
+        return pairs.stripped is not None
+    ids = {item.id for item in pairs.stripped or ()}
     return any(key[0] == judge and key[2] in ids for key in table)
 
 
-def _echo_cells(duels: Duels, judge: str) -> list[Cell]:
+def _echo_results(pairs: Pairs, judge: str) -> list[Result]:
     """What echo control sees of each attack; no judge has a part in it, so the interval is over items alone."""
-    cells = []
-    for attack in duels.attacks:
+    results = []
+    for attack in pairs.attacks:
         values: Values = {
             (item.meta["pair"], 0): echo_share(instruction_of(item), item.responses[0])
-            for item in duels.alone
+            for item in pairs.alone
             if item.meta["attack"] == attack.name
         }
-        cells.append(
-            mean_cell(
+        results.append(
+            mean_result(
                 values,
                 evaluation=EVALUATION,
                 judge=judge,
@@ -307,4 +310,4 @@ def _echo_cells(duels: Duels, judge: str) -> list[Cell]:
                 note="measured on the text, without a judge",
             )
         )
-    return cells
+    return results

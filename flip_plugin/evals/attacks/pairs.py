@@ -1,4 +1,4 @@
-"""Duels for the robustness evaluation: a good response against a bad one, before and after the bad one is attacked.
+"""Pairs for the robustness evaluation: a good response against a bad one, before and after the bad one is attacked.
 
 Pure functions. What FLIP and the pointwise judge say of a response does not depend on its
 neighbour, so for them an attack adds one response; the listwise and the pairwise judge compare, so for
@@ -20,19 +20,20 @@ ALONE = ("flip", "pointwise")  # these judge a response by itself
 CALLS_A_PAIR = {"flip": 2, "pointwise": 2, "listwise": 1, "pairwise": 2}
 CALLS_AN_ATTACK = {"flip": 1, "pointwise": 1, "listwise": 1, "pairwise": 2}
 
-GOOD, BAD = 0, 1  # places in a duel
+GOOD, BAD = 0, 1  # places in a pair
 
 
 @dataclass(frozen=True)
-class Duels:
-    """The items of a run. `pairs` are the unattacked ones; the others have ids made of the pair's id and the attack's.
+class Pairs:
+    """The items of a run: pairs of a good and a bad response, before and after the bad one is attacked.
 
-    `alone` holds the attacked response by itself, `together` the good response and the attacked one; `stripped`, under
-    the pair's or the attacked item's id, those that the echo policy ``strip`` would show the judge another text of. It
-    is None when that policy is not looked at.
+    The attacked ones have ids made of the unattacked pair's id and the attack's. `alone` holds the attacked response by
+    itself, `together` the good response and the attacked one; `stripped`, under the pair's or the attacked item's id,
+    those that the echo policy ``strip`` would show the judge another text of. It is None when that policy is not
+    looked at.
     """
 
-    pairs: Sequence[EvalItem]
+    unattacked: Sequence[EvalItem]
     attacks: Sequence[Attack]
     alone: Sequence[EvalItem]
     together: Sequence[EvalItem]
@@ -41,11 +42,11 @@ class Duels:
     @property
     def items(self) -> list[EvalItem]:
         """All of them: what a run folder keeps."""
-        return [*self.pairs, *self.alone, *self.together, *(self.stripped or ())]
+        return [*self.unattacked, *self.alone, *self.together, *(self.stripped or ())]
 
     def calls(self, method: str) -> int:
         """Calls to the judge in one run of `method`, at most; without those of the echo policy ``strip``."""
-        return len(self.pairs) * (CALLS_A_PAIR[method] + len(self.attacks) * CALLS_AN_ATTACK[method])
+        return len(self.unattacked) * (CALLS_A_PAIR[method] + len(self.attacks) * CALLS_AN_ATTACK[method])
 
     def strip_calls(self) -> int:
         """Calls to the judge that the echo policy ``strip`` adds to a run of FLIP, at most."""
@@ -89,10 +90,10 @@ def stripped_id(of: str) -> str:
     return f"{of}|strip"
 
 
-def make_duels(
+def make_pairs(
     items: Sequence[EvalItem], attacks: Sequence[Attack], *, seed: int = 0, target: str = "auto", strip: bool = True
-) -> Duels:
-    """Duels from items with right and wrong responses; items that lack either are left out.
+) -> Pairs:
+    """Pairs from items with right and wrong responses; items that lack either are left out.
 
     `target` as for `FlipReward`: which turn an echo repeats. Without `strip` nothing is prepared for that policy.
     """
@@ -114,7 +115,7 @@ def make_duels(
                 )
             )
     stripped = [one for item in [*pairs, *alone] if (one := _stripped(item)) is not None] if strip else None
-    return Duels(pairs, attacks, alone, together, stripped)
+    return Pairs(pairs, attacks, alone, together, stripped)
 
 
 def _stripped(item: EvalItem) -> EvalItem | None:

@@ -76,8 +76,8 @@ class KnockoutJudge(PairwiseJudge):
             for (one, two), result in zip(orders, answers, strict=True)
         ]
         winners = [comparison.winner for comparison, _ in asked]
-        lead = winners.count(a) - winners.count(b)
-        if lead == 0:
+        margin = winners.count(a) - winners.count(b)
+        if margin == 0:
             seed = f"{self.coin} {a} {b} {target.instruction}"
-            lead = 1 if random.Random(seed.encode("utf-8", "surrogatepass")).random() < 0.5 else -1
-        return (a if lead > 0 else b), asked
+            margin = 1 if random.Random(seed.encode("utf-8", "surrogatepass")).random() < 0.5 else -1
+        return (a if margin > 0 else b), asked

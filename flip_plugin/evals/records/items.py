@@ -1,4 +1,4 @@
-"""What an evaluation is made of: `EvalItem` goes to a judge, `Judgement` comes back, `Cell` is a number in a table.
+"""What an evaluation is made of: `EvalItem` goes to a judge, `Judgement` comes back, `Result` is a number in a table.
 
 All three are plain data, a JSON object each, so that a stopped evaluation continues from its
 files and a report is written without the code that made them.
@@ -69,7 +69,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Result:
     """A number with everything that has to stand beside it.
 
     `group` is the row's or curve's place (a subset, an attack, a length bucket, ``N=8``), ``all``

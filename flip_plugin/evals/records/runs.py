@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell, EvalItem
+from flip_plugin.evals.records.items import EvalItem, Result
 from flip_plugin.evals.records.journal import FOLDER
 from flip_plugin.files.atomic import write_json, write_text
 from flip_plugin.files.locks import hold, let_go
@@ -83,14 +83,14 @@ class Run:
     path: Path
     config: Mapping[str, Any]
 
-    def finish(self, cells: Sequence[Cell], rules: Sequence[str] | None = None) -> Path:
+    def finish(self, results: Sequence[Result], rules: Sequence[str] | None = None) -> Path:
         """Write results.json (``{"cells", "rules", "config"}``) atomically, and let the next process in; the path."""
-        results = {
-            "cells": [cell.to_dict() for cell in cells],
+        content = {
+            "cells": [result.to_dict() for result in results],
             "rules": list(self.config["rules"] if rules is None else rules),
             "config": self.config,
         }
-        written = write_json(self.path / RESULTS, results)
+        written = write_json(self.path / RESULTS, content)
         let_go(self.path)
         return written
 

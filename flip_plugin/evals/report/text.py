@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flip_plugin.evals.records.items import Cell
-from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.evals.records.items import Result
+from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.pages.text import clip, visible
 
 MAX_CHARS = 2500  # of one text of an inspected item
@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"^(shift|score|spearman|kendall|reward|quality$)|(_reward|_
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share, shown in percent; else a score or correlation, shown as it is."""
-    return not _PLAIN.search(metric.removesuffix(LEAD))
+    return not _PLAIN.search(metric.removesuffix(PAIRED))
 
 
 def shown(value: float | None, metric: str) -> str:
@@ -33,20 +33,20 @@ def shown(value: float | None, metric: str) -> str:
     return f"{100 * value:.1f}" if is_share(metric) else f"{value:.3f}"
 
 
-def interval(cell: Cell) -> str:
-    """The 95% interval of a cell; "" where there is none.
+def interval(result: Result) -> str:
+    """The 95% interval of a result; "" where there is none.
 
-    >>> interval(Cell("rewardbench2", "j", "flip", "all", "accuracy", 0.5, 0.4, 0.6))
+    >>> interval(Result("rewardbench2", "j", "flip", "all", "accuracy", 0.5, 0.4, 0.6))
     '[40.0, 60.0]'
     """
-    if cell.low is None or cell.high is None:
+    if result.low is None or result.high is None:
         return ""
-    return f"[{shown(cell.low, cell.metric)}, {shown(cell.high, cell.metric)}]"
+    return f"[{shown(result.low, result.metric)}, {shown(result.high, result.metric)}]"
 
 
-def invalid(cell: Cell) -> str:
-    """The invalid share of a cell in words; "" where nothing was asked."""
-    return "" if cell.invalid is None else f"{100 * cell.invalid:.1f}% invalid"
+def invalid(result: Result) -> str:
+    """The invalid share of a result in words; "" where nothing was asked."""
+    return "" if result.invalid is None else f"{100 * result.invalid:.1f}% invalid"
 
 
 def cut(text: Any) -> str:

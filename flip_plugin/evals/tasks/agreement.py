@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell, Judgement, has_failed
+from flip_plugin.evals.records.items import Judgement, Result, has_failed
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.records.saved import check_output, names_of, read_run
 from flip_plugin.evals.stats.intervals import bootstrap, estimate
-from flip_plugin.evals.stats.rows import print_cells
+from flip_plugin.evals.stats.results import print_results
 from flip_plugin.evals.stats.scoring import invalid_share, picks
 
 EVALUATION = "agreement"
@@ -81,21 +81,21 @@ def run(args: argparse.Namespace) -> int:
         rules=RULES,
         overwrite=args.overwrite,
     )
-    cells = agreement_cells(judgements, resamples=args.resamples)
-    if not cells:
+    results = agreement_results(judgements, resamples=args.resamples)
+    if not results:
         raise CommandError("nothing to compare: one run of one judge")
     for group, title in ((RUNS, "between the runs of a judge"), (JUDGES, "between judges")):
-        part = [cell for cell in cells if cell.group == group]
+        part = [result for result in results if result.group == group]
         if part:
-            columns = [(group, metric) for metric in dict.fromkeys(cell.metric for cell in part)]
-            rules = RULES if part[-1] is cells[-1] else ()
-            print_cells(part, title=f"agreement {title}", columns=columns, rules=rules, percent=False)
-    print(f"results: {opened.finish(cells, RULES)}", file=sys.stderr)
+            columns = [(group, metric) for metric in dict.fromkeys(result.metric for result in part)]
+            rules = RULES if part[-1] is results[-1] else ()
+            print_results(part, title=f"agreement {title}", columns=columns, rules=rules, percent=False)
+    print(f"results: {opened.finish(results, RULES)}", file=sys.stderr)
     return 0
 
 
-def agreement_cells(judgements: Sequence[Judgement], *, resamples: int = RESAMPLES) -> list[Cell]:
-    """Cells of every judge with two runs or more, and of every two judges with a seed in common, by method."""
+def agreement_results(judgements: Sequence[Judgement], *, resamples: int = RESAMPLES) -> list[Result]:
+    """Results of every judge with two runs or more, and of every two judges with a seed in common, by method."""
     from tqdm import tqdm
 
     judges, methods, seeds = names_of(judgements)
@@ -118,10 +118,10 @@ def agreement_cells(judgements: Sequence[Judgement], *, resamples: int = RESAMPL
             jobs.append((f"{one}~{other}", method, JUDGES, both))
     jobs = [job for job in jobs if job[3]]
     jobs.sort(key=lambda job: job[2] == JUDGES)
-    cells: list[Cell] = []
+    results: list[Result] = []
     for judge, method, group, pairs in tqdm(jobs, desc="compared", unit="pair", delay=2):
-        cells += _cells(judge, method, group, pairs, resamples)
-    return cells
+        results += _results(judge, method, group, pairs, resamples)
+    return results
 
 
 def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
@@ -167,7 +167,9 @@ Correlation = Callable[[Sequence[float], Sequence[float]], float | None]
 CORRELATIONS: dict[str, Correlation] = {"spearman": spearman, "kendall": kendall}
 
 
-def _cells(judge: str, method: str, group: str, pairs: Sequence[tuple[Column, Column]], resamples: int) -> list[Cell]:
+def _results(
+    judge: str, method: str, group: str, pairs: Sequence[tuple[Column, Column]], resamples: int
+) -> list[Result]:
     """The five measures of some pairs of columns."""
     ids = sorted({item for one, other in pairs for item in one.keys() & other.keys()})
     judged = [judgement for pair in pairs for column in pair for judgement in column.values()]
@@ -175,28 +177,28 @@ def _cells(judge: str, method: str, group: str, pairs: Sequence[tuple[Column, Co
     # scores[pair][item]: the shared scores of that item's responses
     scores = [[shared_scores(one.get(item), other.get(item)) for item in ids] for one, other in pairs]
 
-    def cell(metric: str, **figures: Any) -> Cell:
-        return Cell(EVALUATION, judge, method, group, metric, invalid=invalid, **figures)
+    def result(metric: str, **figures: Any) -> Result:
+        return Result(EVALUATION, judge, method, group, metric, invalid=invalid, **figures)
 
-    cells = []
+    results = []
     for name, correlation in CORRELATIONS.items():
         runs = [_over_all(rows, range(len(ids)), correlation) for rows in scores]
         low, high = _interval(scores, correlation, resamples)
         covered = sum(any(rows[place] for rows in scores) for place in range(len(ids)))
-        cells.append(cell(name, value=_mean(runs), low=low, high=high, n=covered, runs=runs))
+        results.append(result(name, value=_mean(runs), low=low, high=high, n=covered, runs=runs))
         within = [[correlation(*_columns(row)) if row else None for row in rows] for rows in scores]
-        cells.append(_estimated(cell, f"{name}_within", within))
+        results.append(_estimated(result, f"{name}_within", within))
     same = [
         [same_pick(one[item], other[item]) if item in one and item in other else None for item in ids]
         for one, other in pairs
     ]
-    cells.append(_estimated(cell, "same_pick", same))
-    return cells
+    results.append(_estimated(result, "same_pick", same))
+    return results
 
 
-def _estimated(cell: Callable[..., Cell], metric: str, values: Sequence[Sequence[float | None]]) -> Cell:
+def _estimated(result: Callable[..., Result], metric: str, values: Sequence[Sequence[float | None]]) -> Result:
     found = estimate(values)
-    return cell(metric, value=found.value, low=found.low, high=found.high, n=found.n, runs=found.runs)
+    return result(metric, value=found.value, low=found.low, high=found.high, n=found.n, runs=found.runs)
 
 
 def _interval(

@@ -31,11 +31,11 @@ from flip_plugin.evals.judges.selection import (
     shared,
     tournament_weights,
 )
-from flip_plugin.evals.records.items import Cell, EvalItem, Judgement, has_failed
+from flip_plugin.evals.records.items import EvalItem, Judgement, Result, has_failed
 from flip_plugin.evals.records.runs import open_run
-from flip_plugin.evals.stats.paired import RULE as LEAD_RULE
-from flip_plugin.evals.stats.paired import lead_cells
-from flip_plugin.evals.stats.rows import MISSING_RULE, mean_cell, print_cells
+from flip_plugin.evals.stats.paired import RULE as PAIRED_RULE
+from flip_plugin.evals.stats.paired import paired_results
+from flip_plugin.evals.stats.results import MISSING_RULE, mean_result, print_results
 from flip_plugin.evals.stats.scoring import invalid_share, picks
 from flip_plugin.files.locks import hold
 from flip_plugin.reward.ranking import Comparison
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         options=options,
         settings={"sizes": list(sizes), "metric": metric, "candidates": m},
         notes={"cost": told, "policy": args.policy or str(args.candidates)},
-        rules=[*RULES, MISSING_RULE, LEAD_RULE],
+        rules=[*RULES, MISSING_RULE, PAIRED_RULE],
     )
     if options.overwrite:
         (folder.path / "metric.jsonl").unlink(missing_ok=True)
@@ -135,10 +135,10 @@ def run(args: argparse.Namespace) -> int:
     )
     label = metric_label(metric)
     table = Table(candidates, values, sizes, label, options.pairwise)
-    cells = make_cells(table, judgements, options)
-    written = folder.finish(cells)
-    print_cells(
-        cells,
+    results = make_results(table, judgements, options)
+    written = folder.finish(results)
+    print_results(
+        results,
         title=f"best of N, {len(candidates)} prompts, {m} candidates, {label}",
         columns=[(f"N={n}", label) for n in sizes],
         rules=folder.config["rules"],
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Table:
-    """What every cell is made of: prompts with their M candidates, and the metric of each."""
+    """What every result is made of: prompts with their M candidates, and the metric of each."""
 
     items: Sequence[EvalItem]
     values: Mapping[str, Sequence[Value]]
@@ -187,12 +187,12 @@ def applies(item: EvalItem, method: str, sizes: Sequence[int], m: int) -> bool:
     return m > 1 and (method != "listwise" or m in sizes)
 
 
-def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptions) -> list[Cell]:
-    """A cell for each judge, method and N; FLIP's leads at each N; then the oracle's and the random line."""
+def make_results(table: Table, judgements: Sequence[Judgement], options: EvalOptions) -> list[Result]:
+    """By judge, method and N; then FLIP's paired differences at each N; then the oracle's and the random line."""
     by_place: dict[tuple[str, str], list[Judgement]] = defaultdict(list)
     for one in judgements:
         by_place[one.judge, one.method].append(one)
-    cells, leads = [], []
+    results, differences = [], []
     for spec in options.judges:
         lines = {
             method: {n: _line(table, by_place[spec.name, method], method, n, options.seeds) for n in table.sizes}
@@ -214,14 +214,14 @@ def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptio
                     "metric": table.metric,
                     "note": note,
                 }
-                cell = mean_cell(at.worth, judgements=at.judged, **where)
-                cells.append(replace(cell, invalid=invalid_share(at.used)))
+                result = mean_result(at.worth, judgements=at.judged, **where)
+                results.append(replace(result, invalid=invalid_share(at.used)))
         for n in (n for n in table.sizes if n > 1):  # of one there is nothing to pick
             worths = {method: line[n].worth for method, line in lines.items()}
             judged = {method: line[n].judged for method, line in lines.items()}
             asked = {method: line[n].used for method, line in lines.items()}
-            leads += lead_cells(worths, judged, asked=asked, metric=table.metric, group=f"N={n}", **place)
-    cells += leads
+            differences += paired_results(worths, judged, asked=asked, metric=table.metric, group=f"N={n}", **place)
+    results += differences
     for line in (ORACLE, RANDOM):
         for n in table.sizes:
             worth: dict[tuple[str, int], float | None] = {}
@@ -229,8 +229,8 @@ def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptio
                 metric = table.metric_of(item.id)
                 weights = pick_weights(metric if line == ORACLE else [0.0] * len(metric), n)
                 worth[item.id, 0] = expected(weights, metric)
-            cells.append(
-                mean_cell(
+            results.append(
+                mean_result(
                     worth,
                     evaluation=NAME,
                     judge=NOBODY,
@@ -240,7 +240,7 @@ def make_cells(table: Table, judgements: Sequence[Judgement], options: EvalOptio
                     note=table.note,
                 )
             )
-    return cells
+    return results
 
 
 class Line(NamedTuple):

@@ -2,7 +2,7 @@
 
 Each (checkpoint, task) pair is evaluated once by lm-eval (`grpo_worker`, a process a checkpoint); its results
 stand in ``pairs/<checkpoint>/<task>.json``. A pair whose file is there is not run again: it must be of the same path,
-with the same `contents`, and made with the same settings. Cells have the checkpoint as `judge`, the reward it was
+with the same `contents`, and made with the same settings. Results have the checkpoint as `judge`, the reward it was
 trained with as `method` ("" for none), the task as `group` and lm-eval's name of the metric as `metric`; `low` and
 `high` are the value plus and minus 1.96 standard errors.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.lm_eval.tasks import BENCHMARKS, TASK_FOLDER, benchmark_of, check_installed, metrics_of, size_of
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.files.contents import contents_of
 from flip_plugin.files.locks import hold
@@ -114,9 +114,9 @@ def run(args: argparse.Namespace) -> int:
     )
     include = [TASK_FOLDER, *args.include_path]
     failed = evaluate_pairs(args.output, checkpoints, args.tasks, asked, include)
-    cells = table_cells(args.output, checkpoints, args.tasks, rewards)
-    path = opened.finish(cells, RULES)
-    print(table_text(cells, list(checkpoints), list(args.tasks)))
+    results = table_results(args.output, checkpoints, args.tasks, rewards)
+    path = opened.finish(results, RULES)
+    print(table_text(results, list(checkpoints), list(args.tasks)))
     print(path, file=sys.stderr)
     for name in failed:
         missing = [task for task in args.tasks if not pair_file(args.output, name, task).exists()]
@@ -200,22 +200,24 @@ def pair_file(output: Path, checkpoint: str, task: str) -> Path:
     return output / "pairs" / _file_name(checkpoint) / f"{_file_name(task)}.json"
 
 
-def table_cells(
+def table_results(
     output: Path, checkpoints: Iterable[str], tasks: Iterable[str], rewards: Mapping[str, str]
-) -> list[Cell]:
-    """A cell a metric of each pair that has results; the benchmark's own metric comes first and says so in `note`."""
-    cells = []
+) -> list[Result]:
+    """A result a metric of each pair that has results; the benchmark's own metric comes first and says so in `note`."""
+    results = []
     for name in checkpoints:
         for task in tasks:
             path = pair_file(output, name, task)
             if path.exists():
-                cells += _pair_cells(json.loads(path.read_text(encoding="utf-8")), name, task, rewards.get(name, ""))
-    return cells
+                results += _pair_results(
+                    json.loads(path.read_text(encoding="utf-8")), name, task, rewards.get(name, "")
+                )
+    return results
 
 
-def table_text(cells: Sequence[Cell], checkpoints: Sequence[str], tasks: Sequence[str]) -> str:
+def table_text(results: Sequence[Result], checkpoints: Sequence[str], tasks: Sequence[str]) -> str:
     """The table in Markdown: value ± standard error in percent, by each benchmark's own metric."""
-    own = {(cell.judge, cell.group): cell for cell in cells if cell.note.startswith("primary")}
+    own = {(result.judge, result.group): result for result in results if result.note.startswith("primary")}
     lines = ["| checkpoint | " + " | ".join(benchmark_of(task).title for task in tasks) + " |"]
     lines.append("|---" * (len(tasks) + 1) + "|")
     for name in checkpoints:
@@ -223,23 +225,23 @@ def table_text(cells: Sequence[Cell], checkpoints: Sequence[str], tasks: Sequenc
     return "\n".join(lines)
 
 
-def _shown(cell: Cell | None) -> str:
-    if cell is None or cell.value is None:
+def _shown(result: Result | None) -> str:
+    if result is None or result.value is None:
         return "–"
-    if cell.high is None or cell.low is None:
-        return f"{100 * cell.value:.1f}"
-    return f"{100 * cell.value:.1f} ± {100 * (cell.high - cell.low) / 2 / NORMAL_95:.1f}"
+    if result.high is None or result.low is None:
+        return f"{100 * result.value:.1f}"
+    return f"{100 * result.value:.1f} ± {100 * (result.high - result.low) / 2 / NORMAL_95:.1f}"
 
 
-def _pair_cells(found: Mapping[str, Any], checkpoint: str, task: str, reward: str) -> list[Cell]:
+def _pair_results(found: Mapping[str, Any], checkpoint: str, task: str, reward: str) -> list[Result]:
     benchmark = benchmark_of(task)
     metrics = metrics_of(found, benchmark.task)
     primary = benchmark.metric if benchmark.metric in metrics else next(iter(metrics))
-    cells = []
+    results = []
     for key in sorted(metrics, key=lambda key: key != primary):
         value, error = metrics[key]
-        cells.append(
-            Cell(
+        results.append(
+            Result(
                 evaluation="grpo_table",
                 judge=checkpoint,
                 method=reward,
@@ -252,7 +254,7 @@ def _pair_cells(found: Mapping[str, Any], checkpoint: str, task: str, reward: st
                 note=("primary" if key == primary else "") + (f": {benchmark.note}" if benchmark.note else ""),
             )
         )
-    return cells
+    return results
 
 
 def _done(file: Path, wanted: Mapping[str, Any]) -> bool:

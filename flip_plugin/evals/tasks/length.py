@@ -15,10 +15,11 @@ from statistics import fmean
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.records.items import EvalItem, Judgement, Result
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.records.saved import check_output, judged_items, names_of, read_run
-from flip_plugin.evals.stats.rows import accuracy_cells, print_cells
+from flip_plugin.evals.stats.accuracy import accuracy_results
+from flip_plugin.evals.stats.results import print_results
 from flip_plugin.evals.stats.scoring import RULES as SCORING_RULES
 from flip_plugin.evals.tasks import rewardbench2
 
@@ -86,24 +87,24 @@ def run(args: argparse.Namespace) -> int:
         rules=rules,
         overwrite=args.overwrite,
     )
-    cells = length_cells(shared, judgements, lengths, edges)
-    print_cells(
-        cells,
+    results = length_results(shared, judgements, lengths, edges)
+    print_results(
+        results,
         title=f"accuracy by length in {unit(args.tokenizer)}",
         columns=[(group, "accuracy") for group in [*bucket_names(edges), "all"]],
         rules=rules,
     )
-    print(f"results: {opened.finish(cells, rules)}", file=sys.stderr)
+    print(f"results: {opened.finish(results, rules)}", file=sys.stderr)
     return 0
 
 
-def length_cells(
+def length_results(
     items: Sequence[EvalItem], judgements: Sequence[Judgement], lengths: dict[str, float], edges: Sequence[int]
-) -> list[Cell]:
-    """Accuracy cells whose groups are buckets of `lengths` (by item id), the shortest first."""
+) -> list[Result]:
+    """Accuracy results whose groups are buckets of `lengths` (by item id), the shortest first."""
     judges, methods, seeds = names_of(judgements)
     names = bucket_names(edges)
-    return accuracy_cells(
+    return accuracy_results(
         EVALUATION,
         items,
         judgements,

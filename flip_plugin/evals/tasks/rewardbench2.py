@@ -17,12 +17,12 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.sources import RowError, read_rows
 from flip_plugin.evals.judges.engine import judge_items, tell_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
-from flip_plugin.evals.records.items import TIES, Cell, EvalItem, Judgement, has_failed
+from flip_plugin.evals.records.items import TIES, EvalItem, Judgement, Result, has_failed
 from flip_plugin.evals.records.runs import open_run
+from flip_plugin.evals.stats.accuracy import accuracy_results
 from flip_plugin.evals.stats.intervals import bootstrap
-from flip_plugin.evals.stats.paired import RULE as LEAD_RULE
-from flip_plugin.evals.stats.paired import accuracy_leads
-from flip_plugin.evals.stats.rows import MISSING_RULE, accuracy_cells, print_cells
+from flip_plugin.evals.stats.paired import RULE as PAIRED_RULE
+from flip_plugin.evals.stats.results import MISSING_RULE, print_results
 from flip_plugin.evals.stats.scoring import RULES, invalid_share
 from flip_plugin.evals.stats.ties import TIES_ID, Margins, margins, ties_score
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     options = EvalOptions.from_args(args)
     subsets = list(KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
     items = load_items(options.data, subsets, split=options.split, limit=options.limit)
-    rules = [*RULES, MISSING_RULE, AVERAGES_RULE, LEAD_RULE, *([TIES_RULE] if TIES in subsets else [])]
+    rules = [*RULES, MISSING_RULE, AVERAGES_RULE, PAIRED_RULE, *([TIES_RULE] if TIES in subsets else [])]
     folder = open_run(options.output, NAME, items=items, options=options, settings={"subsets": subsets}, rules=rules)
     judgements = judge_items(
         items,
@@ -99,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
         options,
         applies=lambda item, method: item.subset != TIES or method in SCORING,
     )
-    cells = make_cells(items, judgements, options, subsets)
-    written = folder.finish(cells)
+    results = make_results(items, judgements, options, subsets)
+    written = folder.finish(results)
     columns = [(one, "score" if one == TIES else "accuracy") for one in subsets if any(i.subset == one for i in items)]
     columns += [("all", "accuracy"), ("all", "accuracy_macro")]
     columns += [("all", "score_macro")] if TIES in subsets else []
     title = f"RewardBench 2, {len(items)} items, {len(options.seeds)} runs"
-    print_cells(cells, title=title, columns=columns, rules=rules)
+    print_results(results, title=title, columns=columns, rules=rules)
     print(f"judgements and figures: {written.parent} ({written.name})")
     return tell_failures(judgements, options.judges)
 
@@ -176,14 +176,14 @@ def _ties_problem(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def make_cells(
+def make_results(
     items: Sequence[EvalItem], judgements: Sequence[Judgement], options: EvalOptions, subsets: Sequence[str]
-) -> list[Cell]:
+) -> list[Result]:
     """Accuracies by subset; with Ties its score, and the mean over all subsets."""
     names = [spec.name for spec in options.judges]
     rest = [item for item in items if item.subset != TIES]
     ids = {item.id for item in rest}
-    cells = accuracy_cells(
+    results = accuracy_results(
         NAME,
         rest,
         [one for one in judgements if one.id in ids],
@@ -191,26 +191,26 @@ def make_cells(
         methods=options.methods,
         seeds=options.seeds,
         group_order=subsets,
+        differences=True,
     )
-    cells += accuracy_leads(NAME, rest, judgements, judges=names, methods=options.methods, seeds=options.seeds)
     ties = [item for item in items if item.subset == TIES]
     if not ties:
-        return cells
+        return results
     for judge in names:
         for method in options.methods:
             mine = [one for one in judgements if (one.judge, one.method) == (judge, method)]
-            cell = ties_cell(ties, [one for one in mine if one.id not in ids], judge, method, options.seeds)
-            cells += [cell, _leaderboard(cells, cell, mine)]
-    return cells
+            result = ties_result(ties, [one for one in mine if one.id not in ids], judge, method, options.seeds)
+            results += [result, _leaderboard(results, result, mine)]
+    return results
 
 
-def ties_cell(
+def ties_result(
     items: Sequence[EvalItem], judgements: Sequence[Judgement], judge: str, method: str, seeds: Sequence[int]
-) -> Cell:
+) -> Result:
     """RewardBench 2's Ties score, a run at a time; the interval draws questions, each with its ref and tied item."""
     place: dict[str, Any] = {"evaluation": NAME, "judge": judge, "method": method, "group": TIES, "metric": "score"}
     if method not in SCORING:
-        return Cell(**place, value=None, note=f"Ties needs a score for each response, which {method} does not give")
+        return Result(**place, value=None, note=f"Ties needs a score for each response, which {method} does not give")
     keys = {item.id: _ties_key(item) for item in items}
     right = {item.id: list(item.right or ()) for item in items}
     by_run: dict[int, dict[tuple[str, int], Margins | None]] = {seed: {} for seed in seeds}
@@ -233,7 +233,7 @@ def ties_cell(
     low, high = bootstrap(len(questions), mean, resamples=500) if known else (None, None)
     counted = {key for run in by_run.values() for key, value in run.items() if value is not None}
     failed = [one for one in judgements if has_failed(one)]
-    return Cell(
+    return Result(
         **place,
         value=sum(known) / len(known) if known else None,
         low=low,
@@ -245,20 +245,25 @@ def ties_cell(
     )
 
 
-def _leaderboard(cells: Sequence[Cell], ties: Cell, judgements: Sequence[Judgement]) -> Cell:
+def _leaderboard(results: Sequence[Result], ties: Result, judgements: Sequence[Judgement]) -> Result:
     """The unweighted mean over subsets with Ties, a run at a time. Its interval: independent subsets."""
     parts = [
-        cell
-        for cell in cells
-        if (cell.judge, cell.method, cell.metric) == (ties.judge, ties.method, "accuracy") and cell.group != "all"
+        result
+        for result in results
+        if (result.judge, result.method, result.metric) == (ties.judge, ties.method, "accuracy")
+        and result.group != "all"
     ]
-    runs = [list(run) for run in zip(*(cell.runs for cell in (*parts, ties)), strict=False)]
+    runs = [list(run) for run in zip(*(result.runs for result in (*parts, ties)), strict=False)]
     means = [None if any(one is None for one in run) else sum(run) / len(run) for run in runs]
     known = [one for one in means if one is not None]
-    halves = [(cell.high - cell.low) / 2 for cell in (*parts, ties) if cell.low is not None and cell.high is not None]
+    halves = [
+        (result.high - result.low) / 2
+        for result in (*parts, ties)
+        if result.low is not None and result.high is not None
+    ]
     value = sum(known) / len(known) if known else None
     half = sum(one**2 for one in halves) ** 0.5 / len(halves) if len(halves) == len(parts) + 1 else None
-    return Cell(
+    return Result(
         evaluation=NAME,
         judge=ties.judge,
         method=ties.method,
@@ -267,7 +272,7 @@ def _leaderboard(cells: Sequence[Cell], ties: Cell, judgements: Sequence[Judgeme
         value=value,
         low=None if value is None or half is None else value - half,
         high=None if value is None or half is None else value + half,
-        n=sum(cell.n for cell in (*parts, ties)),
+        n=sum(result.n for result in (*parts, ties)),
         invalid=invalid_share(judgements),
         runs=means,
         note=ties.note,

@@ -2,7 +2,7 @@
 
 The data are items with right and wrong responses, as those of RewardBench 2. Of each, one right and one
 wrong response are drawn; every attack of the suite rewrites the wrong one (`flip_plugin.evals.attacks`).
-The cells are explained in `flip_plugin.evals.attacks.outcomes`.
+The results are explained in `flip_plugin.evals.attacks.outcomes`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import replace
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.attacks import DEFAULT_SUITE, Attack, families, get_attacks
 from flip_plugin.evals.attacks.forged import forged_with
-from flip_plugin.evals.attacks.outcomes import EVALUATION, print_table, robustness_cells
-from flip_plugin.evals.attacks.pairs import ALONE, Duels, make_duels
+from flip_plugin.evals.attacks.outcomes import EVALUATION, print_table, robustness_results
+from flip_plugin.evals.attacks.pairs import ALONE, Pairs, make_pairs
 from flip_plugin.evals.attacks.paraphrase import paraphrase_all, paraphrase_attack
 from flip_plugin.evals.judges.engine import judge_items, open_judge, tell_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
 from flip_plugin.evals.judges.spec import JudgeSpec
 from flip_plugin.evals.records.items import EvalItem, Judgement
 from flip_plugin.evals.records.runs import open_run
-from flip_plugin.evals.stats.rows import MISSING_RULE
+from flip_plugin.evals.stats.results import MISSING_RULE
 from flip_plugin.evals.tasks import rewardbench2
 from flip_plugin.files.locks import hold
 from flip_plugin.prompts.templates import PromptSet
@@ -95,17 +95,17 @@ def run(args: argparse.Namespace) -> int:
     if args.paraphrase_model:
         spec = JudgeSpec.parse(args.paraphrase_model)
         attacks.append(paraphrase_attack({}) if args.plan else _paraphrased(items, spec, options))
-    duels = make_duels(items, attacks, seed=args.pair_seed, target=options.target, strip=_strips(args, options))
-    if not duels.pairs:
+    pairs = make_pairs(items, attacks, seed=args.pair_seed, target=options.target, strip=_strips(args, options))
+    if not pairs.unattacked:
         raise CommandError(f"{options.data}: no item has a right and a wrong response")
-    told = cost(duels, options)
+    told = cost(pairs, options)
     print("\n".join(told), file=sys.stderr)
     if args.plan:
         return 0
     opened = open_run(
         options.output,
         EVALUATION,
-        items=duels.items,
+        items=pairs.items,
         options=options,
         settings={
             "attacks": [attack.name for attack in attacks],
@@ -118,40 +118,40 @@ def run(args: argparse.Namespace) -> int:
         rules=RULES,
         overwrite=options.overwrite,
     )
-    judgements = judge_duels(duels, options)
+    judgements = judge_pairs(pairs, options)
     names = [judge.name for judge in options.judges]
-    cells = robustness_cells(duels, judgements, judges=names, methods=options.methods, seeds=options.seeds)
-    print_table(cells)
-    print(f"results: {opened.finish(cells, RULES)}", file=sys.stderr)
+    results = robustness_results(pairs, judgements, judges=names, methods=options.methods, seeds=options.seeds)
+    print_table(results)
+    print(f"results: {opened.finish(results, RULES)}", file=sys.stderr)
     return tell_failures(judgements, options.judges)
 
 
-def judge_duels(duels: Duels, options: EvalOptions) -> list[Judgement]:
+def judge_pairs(pairs: Pairs, options: EvalOptions) -> list[Judgement]:
     """All judgements: the unattacked pairs once by each method, then what each method needs of the attacked ones."""
 
     def applies(item: EvalItem, method: str) -> bool:
         return "attack" not in item.meta or (len(item.responses) == 1) == (method in ALONE)
 
-    items = [*duels.pairs, *duels.alone, *duels.together]
+    items = [*pairs.unattacked, *pairs.alone, *pairs.together]
     judges, seeds = options.judges, options.seeds
     found = judge_items(items, judges, options.methods, seeds, options.output, options, applies=applies)
-    if "flip" in options.methods and duels.stripped:
-        more = judge_items(duels.stripped, judges, ["flip"], seeds, options.output, replace(options, echo="strip"))
+    if "flip" in options.methods and pairs.stripped:
+        more = judge_items(pairs.stripped, judges, ["flip"], seeds, options.output, replace(options, echo="strip"))
         found += more
         found.errors |= more.errors
     return found
 
 
-def cost(duels: Duels, options: EvalOptions) -> list[str]:
+def cost(pairs: Pairs, options: EvalOptions) -> list[str]:
     """Lines that say how many calls the judges will get, at most: replies on disk are not asked for again."""
     runs = len(options.seeds) * len(options.judges)
-    by_method = {method: duels.calls(method) for method in options.methods}
-    if "flip" in by_method and duels.stripped:
-        by_method["flip+strip"] = duels.strip_calls()
+    by_method = {method: pairs.calls(method) for method in options.methods}
+    if "flip" in by_method and pairs.stripped:
+        by_method["flip+strip"] = pairs.strip_calls()
     each = ", ".join(f"{name} {calls:,}" for name, calls in by_method.items())
     total = sum(by_method.values())
     return [
-        f"{EVALUATION}: {len(duels.pairs):,} pairs, {len(duels.attacks)} attacks",
+        f"{EVALUATION}: {len(pairs.unattacked):,} pairs, {len(pairs.attacks)} attacks",
         f"calls in one run of one judge: {each}; together {total:,}",
         f"{len(options.judges)} judges x {len(options.seeds)} runs: at most {total * runs:,} calls",
     ]

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell, EvalItem, Judgement
+from flip_plugin.evals.records.items import EvalItem, Judgement, Result
 from flip_plugin.evals.records.runs import load_run, open_run
 from flip_plugin.evals.records.saved import check_output, judged_items, names_of, read_run
-from flip_plugin.evals.stats.rows import accuracy_cells, print_cells
+from flip_plugin.evals.stats.accuracy import accuracy_results
+from flip_plugin.evals.stats.results import print_results
 from flip_plugin.evals.stats.scoring import RULES as SCORING_RULES
 from flip_plugin.text.echo import penalty
 from flip_plugin.text.similarity import SIMILARITIES, Similarity, get_similarity
@@ -64,30 +65,30 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     echo = config.get("settings", config).get("echo", "report")
-    cells = similarity_cells(items, flips, similarities, echo=echo)
-    groups = dict.fromkeys(cell.group for cell in cells)
+    results = similarity_results(items, flips, similarities, echo=echo)
+    groups = dict.fromkeys(result.group for result in results)
     columns = [*((group, "accuracy") for group in groups), ("all", "accuracy_macro")]
-    print_cells(cells, title="accuracy by similarity", columns=columns, rules=RULES)
-    print(f"results: {opened.finish(cells, RULES)}", file=sys.stderr)
+    print_results(results, title="accuracy by similarity", columns=columns, rules=RULES)
+    print(f"results: {opened.finish(results, RULES)}", file=sys.stderr)
     return 0
 
 
-def similarity_cells(
+def similarity_results(
     items: Sequence[EvalItem], flips: Sequence[Judgement], similarities: dict[str, Similarity], *, echo: str = "report"
-) -> list[Cell]:
-    """Accuracy cells, a row ``flip+NAME`` a similarity, of FLIP's judgements of `items`."""
+) -> list[Result]:
+    """Accuracy results, a row ``flip+NAME`` a similarity, of FLIP's judgements of `items`."""
     from tqdm import tqdm
 
     judges, _, seeds = names_of(flips)
     shared = judged_items(items, flips)
-    cells = []
+    results = []
     for name, similarity in similarities.items():
         scored = [
             rescored(one, similarity, echo=echo) for one in tqdm(flips, desc=f"rescored: {name}", unit="item", delay=2)
         ]
-        found = accuracy_cells(EVALUATION, shared, scored, judges=judges, methods=["flip"], seeds=seeds)
-        cells += [replace(cell, method=f"flip+{name}") for cell in found]
-    return cells
+        found = accuracy_results(EVALUATION, shared, scored, judges=judges, methods=["flip"], seeds=seeds)
+        results += [replace(result, method=f"flip+{name}") for result in found]
+    return results
 
 
 def rescored(judgement: Judgement, similarity: Similarity, *, echo: str = "report") -> Judgement:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.evals.records.items import Cell, EvalItem, Judgement
-from flip_plugin.evals.stats.rows import accuracy_cells
+from flip_plugin.evals.records.items import EvalItem, Judgement, Result
+from flip_plugin.evals.stats.accuracy import accuracy_results
 from flip_plugin.text.similarity import f1_score
 
 JUDGES = {"small": 0.4e6, "medium": 1.05e6, "large": 3.1e6}
@@ -54,11 +54,11 @@ def write_runs(folder: Path, *, seed: int = 1, items: int = 48) -> dict[str, Pat
     return made
 
 
-def near(rng: random.Random, value: float, half: float = 0.04, **place: Any) -> Cell:
-    """A cell whose three runs lie about `value`."""
+def near(rng: random.Random, value: float, half: float = 0.04, **place: Any) -> Result:
+    """A result whose three runs lie about `value`."""
     runs = [value + rng.uniform(-half, half) / 3 for _ in SEEDS]
     mean = sum(runs) / len(runs)
-    return Cell(value=mean, low=mean - half, high=mean + half, runs=runs, **{"n": 200, "invalid": 0.012, **place})
+    return Result(value=mean, low=mean - half, high=mean + half, runs=runs, **{"n": 200, "invalid": 0.012, **place})
 
 
 def _rewardbench2(folder: Path, rng: random.Random, count: int) -> Path:
@@ -70,10 +70,10 @@ def _rewardbench2(folder: Path, rng: random.Random, count: int) -> Path:
         for seed in SEEDS
         for item in made
     ]
-    cells = accuracy_cells(
+    results = accuracy_results(
         "rewardbench2", made, judged, judges=list(JUDGES), methods=METHODS, seeds=SEEDS, group_order=SUBSETS
     )
-    path = _run(folder, "rewardbench2", cells, items=made)
+    path = _run(folder, "rewardbench2", results, items=made)
     (path / "judgements").mkdir(exist_ok=True)
     for judge in JUDGES:
         for method in METHODS:
@@ -119,20 +119,20 @@ def _inferred(target: str, rng: random.Random) -> dict[str, Any]:
     return {"inferred_instruction": inferred, "similarity": f1_score(inferred, target)["f1"]}
 
 
-def _best_of_n(rng: random.Random) -> list[Cell]:
-    cells = []
+def _best_of_n(rng: random.Random) -> list[Result]:
+    results = []
     for metric, floor, top in (("prompt_level_strict_acc", 0.55, 0.9), ("rm:org/reward-model", -1.2, 3.4)):
         for place, n in enumerate((1, 2, 4, 8, 16)):
             group = f"N={n}"
             common = {"evaluation": "best_of_n", "group": group, "metric": metric}
             half = 0.03 if top < 1 else 0.2
-            cells.append(near(rng, floor + (top - floor) * place / 4, half, judge="-", method="oracle", **common))
-            cells.append(near(rng, floor, half, judge="-", method="random", **common))
+            results.append(near(rng, floor + (top - floor) * place / 4, half, judge="-", method="oracle", **common))
+            results.append(near(rng, floor, half, judge="-", method="random", **common))
             for number, judge in enumerate(JUDGES):
                 for method in METHODS:
                     value = floor + (top - floor) * place / 4 * SKILL[method][number] * 0.8
-                    cells.append(near(rng, value, half, judge=judge, method=method, **common))
-    return cells
+                    results.append(near(rng, value, half, judge=judge, method=method, **common))
+    return results
 
 
 ATTACKS = (
@@ -146,8 +146,8 @@ ATTACKS = (
 )
 
 
-def _robustness(rng: random.Random) -> list[Cell]:
-    cells = []
+def _robustness(rng: random.Random) -> list[Result]:
+    results = []
     for judge in JUDGES:
         for row in ("flip", "flip+strip", "flip+penalise", *METHODS[1:]):
             for number, attack in enumerate((*ATTACKS, "all")):
@@ -155,28 +155,28 @@ def _robustness(rng: random.Random) -> list[Cell]:
                 change = (
                     0.5 if row == "flip" and "echo" in attack else 0.02 if row.startswith("flip") else 0.08 * number
                 )
-                cells += [
+                results += [
                     near(rng, 0.25, metric="wins_before", **common),
                     near(rng, 0.25 + change, metric="wins", **common),
                     near(rng, change, metric="wins_change", **common),
                     near(rng, change / 2, metric="shift", **common),
                 ]
-    return cells
+    return results
 
 
-def _length(rng: random.Random) -> list[Cell]:
-    cells = []
+def _length(rng: random.Random) -> list[Result]:
+    results = []
     for number, judge in enumerate(JUDGES):
         for method in METHODS:
             for place, bucket in enumerate(("0-63", "64-127", "128-255", "256+", "all")):
                 rise = 0.09 * (place - 1) if method == "flip" and bucket != "all" else 0
                 value = SKILL[method][number] + rise
                 common = {"evaluation": "length", "judge": judge, "method": method, "metric": "accuracy"}
-                cells.append(near(rng, value, group=bucket, n=50, **{k: v for k, v in common.items()}))
-    return cells
+                results.append(near(rng, value, group=bucket, n=50, **{k: v for k, v in common.items()}))
+    return results
 
 
-def _similarity(rng: random.Random) -> list[Cell]:
+def _similarity(rng: random.Random) -> list[Result]:
     return [
         near(
             rng,
@@ -192,7 +192,7 @@ def _similarity(rng: random.Random) -> list[Cell]:
     ]
 
 
-def _agreement(rng: random.Random) -> list[Cell]:
+def _agreement(rng: random.Random) -> list[Result]:
     names = [(judge, "runs") for judge in JUDGES]
     names += [(f"{a}~{b}", "judges") for a, b in (("small", "medium"), ("small", "large"), ("medium", "large"))]
     return [
@@ -203,7 +203,7 @@ def _agreement(rng: random.Random) -> list[Cell]:
     ]
 
 
-def _grpo_table(rng: random.Random) -> list[Cell]:
+def _grpo_table(rng: random.Random) -> list[Result]:
     return [
         near(
             rng,
@@ -236,7 +236,7 @@ def _training(folder: Path, verifier: str, seed: int, rng: random.Random) -> Pat
 
 
 def _run(
-    folder: Path, evaluation: str, cells: Sequence[Cell], *, items: Sequence[EvalItem] = (), judges: bool = True
+    folder: Path, evaluation: str, results: Sequence[Result], *, items: Sequence[EvalItem] = (), judges: bool = True
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -263,9 +263,9 @@ def _run(
         "versions": {"python": "3.11.9", "vllm": "0.32.0"},
         "date": "2026-11-21T12:00:00Z",
     }
-    results = {"cells": [cell.to_dict() for cell in cells], "rules": config["rules"], "config": config}
+    content = {"cells": [result.to_dict() for result in results], "rules": config["rules"], "config": config}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps(content))
     _lines(folder / "items.jsonl", [item.to_dict() for item in items])
     return folder
 

@@ -1,4 +1,4 @@
-"""``flip eval best_of_n`` from candidates to cells, with a judge by rule; what is asked, what it comes to."""
+"""``flip eval best_of_n`` from candidates to results, with a judge by rule; what is asked, what it comes to."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.records.items import Judgement
-from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.evals.tasks.best_of_n import calls, weights_of
 
 QUALITY = {"poor": 1, "fair": 4, "good": 7, "superb": 10}
@@ -65,33 +65,33 @@ def command(candidates, judge, tmp_path, *more):
 
 
 def cells_of(tmp_path):
-    cells = load_results(tmp_path / "run")["cells"]
-    return {(cell.method, cell.group): cell for cell in cells if not cell.metric.endswith(LEAD)}
+    results = load_results(tmp_path / "run")["cells"]
+    return {(result.method, result.group): result for result in results if not result.metric.endswith(PAIRED)}
 
 
 def test_a_judge_that_knows_is_the_oracle(judge, candidates, tmp_path, capsys):
     judge.handler = answer
     assert main(command(candidates, judge, tmp_path)) == 0
-    cells = cells_of(tmp_path)
+    results = cells_of(tmp_path)
     # Mean over all pairs of the better one's metric, of 0.1, 0.4, 0.7, 1.0: (0.4 + 0.7 + 1 + 0.7 + 1 + 1) / 6.
-    assert cells["oracle", "N=2"].value == pytest.approx(0.8)
-    assert cells["oracle", "N=4"].value == 1.0
+    assert results["oracle", "N=2"].value == pytest.approx(0.8)
+    assert results["oracle", "N=4"].value == 1.0
     for n in (1, 2, 4):
-        assert cells["random", f"N={n}"].value == pytest.approx(0.55)
-        assert cells["flip", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
-        assert cells["pointwise", f"N={n}"].value == pytest.approx(cells["oracle", f"N={n}"].value)
-    leads = [cell for cell in load_results(tmp_path / "run")["cells"] if cell.metric.endswith(LEAD)]
-    assert {cell.group for cell in leads} == {"N=2", "N=4"}
-    for lead in leads:
-        if lead.method != "judges":
-            behind = cells["flip", lead.group].value - cells[lead.method, lead.group].value
-            assert lead.value == pytest.approx(behind)
+        assert results["random", f"N={n}"].value == pytest.approx(0.55)
+        assert results["flip", f"N={n}"].value == pytest.approx(results["oracle", f"N={n}"].value)
+        assert results["pointwise", f"N={n}"].value == pytest.approx(results["oracle", f"N={n}"].value)
+    differences = [result for result in load_results(tmp_path / "run")["cells"] if result.metric.endswith(PAIRED)]
+    assert {result.group for result in differences} == {"N=2", "N=4"}
+    for ahead in differences:
+        if ahead.method != "judges":
+            behind = results["flip", ahead.group].value - results[ahead.method, ahead.group].value
+            assert ahead.value == pytest.approx(behind)
     # Prefixes of two: (poor, good) and (superb, fair).
-    assert cells["listwise", "N=2"].value == pytest.approx((0.7 + 1.0) / 2)
+    assert results["listwise", "N=2"].value == pytest.approx((0.7 + 1.0) / 2)
     # Blocks of two: good, superb; superb, good.
-    assert cells["pairwise", "N=2"].value == pytest.approx(0.85)
-    assert cells["pairwise", "N=4"].value == cells["listwise", "N=4"].value == 1.0
-    assert all(cell.invalid in (0, None) for cell in cells.values())
+    assert results["pairwise", "N=2"].value == pytest.approx(0.85)
+    assert results["pairwise", "N=4"].value == results["listwise", "N=4"].value == 1.0
+    assert all(result.invalid in (0, None) for result in results.values())
     # 2 prompts x (4 flip + 4 pointwise + 2 listwise + 6 knockout), and that was said before.
     assert len(judge.requests) == 32
     assert "judge calls: 32 = 2 prompts x 16 (flip 4, pointwise 4, listwise 2, pairwise 6)" in capsys.readouterr().err
@@ -109,20 +109,20 @@ def test_a_finished_run_asks_nothing_again(judge, candidates, tmp_path):
 def test_all_against_all(judge, candidates, tmp_path):
     judge.handler = answer
     assert main(command(candidates, judge, tmp_path, "--methods", "pairwise", "--pairwise", "full")) == 0
-    cells = cells_of(tmp_path)
+    results = cells_of(tmp_path)
     assert len(judge.requests) == 2 * 12
-    assert cells["pairwise", "N=2"].value == pytest.approx(0.85)
-    assert cells["pairwise", "N=4"].value == 1.0
+    assert results["pairwise", "N=2"].value == pytest.approx(0.85)
+    assert results["pairwise", "N=4"].value == 1.0
 
 
 def test_a_judge_without_answers_is_a_random_pick_and_all_invalid(judge, candidates, tmp_path):
     judge.handler = lambda body: "no idea"
     assert main(command(candidates, judge, tmp_path, "--no_schema")) == 0
-    cells = cells_of(tmp_path)
-    assert cells["flip", "N=4"].value == cells["pointwise", "N=4"].value == pytest.approx(0.55)
-    assert cells["pairwise", "N=4"].value == pytest.approx(0.55)
-    assert cells["listwise", "N=2"].value == pytest.approx((0.1 + 0.7 + 1.0 + 0.4) / 4)
-    assert all(cells[method, "N=4"].invalid == 1 for method in ("flip", "pointwise", "listwise", "pairwise"))
+    results = cells_of(tmp_path)
+    assert results["flip", "N=4"].value == results["pointwise", "N=4"].value == pytest.approx(0.55)
+    assert results["pairwise", "N=4"].value == pytest.approx(0.55)
+    assert results["listwise", "N=2"].value == pytest.approx((0.1 + 0.7 + 1.0 + 0.4) / 4)
+    assert all(results[method, "N=4"].invalid == 1 for method in ("flip", "pointwise", "listwise", "pairwise"))
 
 
 @pytest.mark.parametrize(("pairwise", "asked_at_4"), [("knockout", 6), ("full", 12)])
@@ -138,17 +138,17 @@ def test_pairwise_counts_the_questions_of_its_n_alone(judge, candidates, tmp_pat
     judge.handler = lost
     more = ("--methods", "pairwise", "--pairwise", pairwise, "--no_schema")
     assert main(command(candidates, judge, tmp_path, *more)) == 0
-    cells = cells_of(tmp_path)
-    assert cells["pairwise", "N=2"].invalid == 0
-    assert cells["pairwise", "N=4"].invalid == pytest.approx(2 / asked_at_4)
+    results = cells_of(tmp_path)
+    assert results["pairwise", "N=2"].invalid == 0
+    assert results["pairwise", "N=4"].invalid == pytest.approx(2 / asked_at_4)
 
 
 def test_a_server_that_fails_is_missing_not_random(judge, candidates, tmp_path):
     judge.handler = lambda body: (400, "broken")
     assert main(command(candidates, judge, tmp_path, "--methods", "flip")) == 1
-    cell = cells_of(tmp_path)["flip", "N=4"]
-    assert cell.value is None
-    assert "2 of 2 judgements failed" in cell.note
+    result = cells_of(tmp_path)["flip", "N=4"]
+    assert result.value is None
+    assert "2 of 2 judgements failed" in result.note
 
 
 def test_a_candidate_without_metric_is_counted_not_zero(judge, candidates, tmp_path):
@@ -157,9 +157,9 @@ def test_a_candidate_without_metric_is_counted_not_zero(judge, candidates, tmp_p
     rows[0]["responses"][0] = "nothing known"
     candidates.write_text("".join(json.dumps(row) + "\n" for row in rows))
     main(command(candidates, judge, tmp_path, "--methods", "listwise", "--sizes", "1", "4"))
-    cell = cells_of(tmp_path)["random", "N=1"]
-    assert cell.value == pytest.approx(((0.7 + 0.4 + 1.0) / 3 + 0.55) / 2)
-    assert "1 of 8 candidates have no worth" in cell.note
+    result = cells_of(tmp_path)["random", "N=1"]
+    assert result.value == pytest.approx(((0.7 + 0.4 + 1.0) / 3 + 0.55) / 2)
+    assert "1 of 8 candidates have no worth" in result.note
 
 
 def test_a_metric_s_judge_that_fails_ends_the_run_and_is_asked_again(judge, candidates, tmp_path, capsys):
@@ -171,8 +171,8 @@ def test_a_metric_s_judge_that_fails_ends_the_run_and_is_asked_again(judge, cand
     assert not (tmp_path / "run" / "results.json").exists() and not (tmp_path / "run" / "judgements").exists()
     judge.handler = answer
     assert main(command(candidates, judge, tmp_path, *metric)) == 0
-    cell = cells_of(tmp_path)["oracle", "N=4"]
-    assert cell.value == 1.0 and cell.n == 2 and not cell.note
+    result = cells_of(tmp_path)["oracle", "N=4"]
+    assert result.value == 1.0 and result.n == 2 and not result.note
 
 
 @pytest.mark.parametrize(
@@ -358,9 +358,9 @@ def test_sampled_and_judged_in_one_command(judge, prompts, tmp_path):
         )
         == 0
     )
-    cells = cells_of(tmp_path)
-    assert cells["pointwise", "N=4"].value == cells["oracle", "N=4"].value
-    assert len(cells["pointwise", "N=4"].runs) == 2
+    results = cells_of(tmp_path)
+    assert results["pointwise", "N=4"].value == results["oracle", "N=4"].value
+    assert len(results["pointwise", "N=4"].runs) == 2
     assert (tmp_path / "run" / "candidates.jsonl").exists()
 
 

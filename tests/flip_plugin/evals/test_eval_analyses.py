@@ -9,9 +9,9 @@ from flip_plugin.cli import main
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import EvalItem, Judgement
 from flip_plugin.evals.records.saved import judged_items, names_of, read_run
-from flip_plugin.evals.tasks.agreement import agreement_cells, kendall, same_pick, shared_scores, spearman
-from flip_plugin.evals.tasks.length import LENGTHS, bucket_names, counter, length_cells, quantile_edges
-from flip_plugin.evals.tasks.similarity import rescored, similarity_cells
+from flip_plugin.evals.tasks.agreement import agreement_results, kendall, same_pick, shared_scores, spearman
+from flip_plugin.evals.tasks.length import LENGTHS, bucket_names, counter, length_results, quantile_edges
+from flip_plugin.evals.tasks.similarity import rescored, similarity_results
 from flip_plugin.text.similarity import get_similarity
 
 RIGHT = [True, False]
@@ -22,10 +22,10 @@ def judged(id, *scores, judge="j", method="flip", seed=1, details=None):
     return Judgement(id, judge, method, seed, scores, statuses, details or [{} for _ in scores])
 
 
-def cell_of(cells, metric, group, **fields):
+def result_of(results, metric, group, **fields):
     (found,) = [
         one
-        for one in cells
+        for one in results
         if (one.metric, one.group) == (metric, group)
         and all(getattr(one, key) == value for key, value in fields.items())
     ]
@@ -39,10 +39,10 @@ def test_a_length_that_is_an_edge_opens_its_bucket():
     items = [EvalItem(f"i{size}", "p", ["w " * size] * 2, RIGHT) for size in (1, 3, 4, 9)]
     judgements = [judged("i1", 0.9, 0.1), judged("i3", 0.1, 0.9), judged("i4", 0.9, 0.1), judged("i9", 0.5, 0.5)]
     lengths = {item.id: LENGTHS["mean"](item, counter("words")) for item in items}
-    cells = length_cells(items, judgements, lengths, [4])
+    results = length_results(items, judgements, lengths, [4])
     assert bucket_names([4]) == ["0-3", "4+"]
-    assert [cell_of(cells, "accuracy", group).value for group in ("0-3", "4+", "all")] == [0.5, 0.75, 0.625]
-    assert [cell_of(cells, "accuracy", group).n for group in ("0-3", "4+")] == [2, 2]
+    assert [result_of(results, "accuracy", group).value for group in ("0-3", "4+", "all")] == [0.5, 0.75, 0.625]
+    assert [result_of(results, "accuracy", group).n for group in ("0-3", "4+")] == [2, 2]
 
 
 def test_lengths_of_an_item():
@@ -98,12 +98,12 @@ def test_a_similarity_is_a_row():
     items = [EvalItem("a", TARGET, ["x", "y"], RIGHT), EvalItem("b", TARGET, ["x", "y"], RIGHT)]
     flips = [flip("a", TARGET, ORDER), flip("b", ORDER, TARGET)]
     similarities = {name: get_similarity(name) for name in ("f1", "rouge_l")}
-    cells = similarity_cells(items, flips, similarities)
+    results = similarity_results(items, flips, similarities)
     # f1 sees ties (half a credit each), rouge_l one right and one wrong
-    assert cell_of(cells, "accuracy", "all", method="flip+f1").runs == [0.5]
-    assert cell_of(cells, "accuracy", "all", method="flip+f1").low == 0.5
-    assert cell_of(cells, "accuracy", "all", method="flip+rouge_l").value == 0.5
-    assert cell_of(cells, "accuracy", "all", method="flip+rouge_l").low == 0.0
+    assert result_of(results, "accuracy", "all", method="flip+f1").runs == [0.5]
+    assert result_of(results, "accuracy", "all", method="flip+f1").low == 0.5
+    assert result_of(results, "accuracy", "all", method="flip+rouge_l").value == 0.5
+    assert result_of(results, "accuracy", "all", method="flip+rouge_l").low == 0.0
 
 
 # --- agreement
@@ -141,29 +141,29 @@ def test_agreement_between_runs_and_between_judges():
         judged("a", 0.2, 0.4, 0.6, judge="k", seed=1),
         judged("b", 0.5, 0.5, 0.5, judge="k", seed=1),  # constant: nothing to correlate inside
     ]
-    cells = agreement_cells(judgements, resamples=20)
+    results = agreement_results(judgements, resamples=20)
     runs = {"judge": "j", "group": "runs"}
-    assert cell_of(cells, "kendall_within", **runs).value == pytest.approx(0.0)  # -1 and 1
-    assert cell_of(cells, "kendall_within", **runs).n == 2
-    assert cell_of(cells, "spearman_within", **runs).value == pytest.approx(0.0)
-    assert cell_of(cells, "same_pick", **runs).value == 0.0  # third against first, third against second
+    assert result_of(results, "kendall_within", **runs).value == pytest.approx(0.0)  # -1 and 1
+    assert result_of(results, "kendall_within", **runs).n == 2
+    assert result_of(results, "spearman_within", **runs).value == pytest.approx(0.0)
+    assert result_of(results, "same_pick", **runs).value == 0.0  # third against first, third against second
     # (.1 .2 .3 .7 .8) against (.3 .2 .1 .7 .8): 3 of 10 pairs discordant
-    assert cell_of(cells, "kendall", **runs).value == pytest.approx(0.4)
-    assert cell_of(cells, "spearman", **runs).value == pytest.approx(1 - 6 * 8 / (5 * 24))
-    assert cell_of(cells, "kendall", **runs).invalid == pytest.approx(1 / 12)
-    assert cell_of(cells, "kendall", **runs).low is not None
+    assert result_of(results, "kendall", **runs).value == pytest.approx(0.4)
+    assert result_of(results, "spearman", **runs).value == pytest.approx(1 - 6 * 8 / (5 * 24))
+    assert result_of(results, "kendall", **runs).invalid == pytest.approx(1 / 12)
+    assert result_of(results, "kendall", **runs).low is not None
 
     both = {"judge": "j~k", "group": "judges"}
-    assert cell_of(cells, "kendall_within", **both).value == pytest.approx(1.0)
-    assert cell_of(cells, "kendall_within", **both).n == 1
-    assert cell_of(cells, "same_pick", **both).value == pytest.approx((1 + 1 / 3) / 2)
-    assert not [one for one in cells if one.judge == "k"]  # a single run
+    assert result_of(results, "kendall_within", **both).value == pytest.approx(1.0)
+    assert result_of(results, "kendall_within", **both).n == 1
+    assert result_of(results, "same_pick", **both).value == pytest.approx((1 + 1 / 3) / 2)
+    assert not [one for one in results if one.judge == "k"]  # a single run
 
 
 def test_no_draws_no_interval():
     judgements = [judged("a", 0.1, 0.2, seed=seed) for seed in (1, 2)]
-    cell = cell_of(agreement_cells(judgements, resamples=0), "kendall", "runs")
-    assert cell.value == pytest.approx(1.0) and cell.low is None
+    result = result_of(agreement_results(judgements, resamples=0), "kendall", "runs")
+    assert result.value == pytest.approx(1.0) and result.low is None
 
 
 # --- the commands, over run folders
@@ -193,8 +193,8 @@ def finished(tmp_path):
 def test_length_reads_a_finished_run(finished, tmp_path, capsys):
     out = tmp_path / "length"
     assert main(["eval", "length", "--run", str(finished), "--edges", "5", "--output", str(out)]) == 0
-    cells = load_results(out)["cells"]
-    assert [cell_of(cells, "accuracy", group).value for group in ("0-4", "5+", "all")] == [0.5, 0.0, 0.25]
+    results = load_results(out)["cells"]
+    assert [result_of(results, "accuracy", group).value for group in ("0-4", "5+", "all")] == [0.5, 0.0, 0.25]
     assert "words" in capsys.readouterr().out
 
 
@@ -219,9 +219,9 @@ def test_length_wants_a_run_or_judges(tmp_path, capsys):
 def test_similarity_scores_a_finished_run_anew(finished, tmp_path):
     out = tmp_path / "similarity"
     assert main(["eval", "similarity", str(finished), "--output", str(out)]) == 0
-    cells = load_results(out)["cells"]
-    assert {one.method for one in cells} == {"flip+f1", "flip+unicode_f1", "flip+rouge_l"}
-    assert cell_of(cells, "accuracy", "Math", method="flip+f1").value == 1.0  # the run's own score had it wrong
+    results = load_results(out)["cells"]
+    assert {one.method for one in results} == {"flip+f1", "flip+unicode_f1", "flip+rouge_l"}
+    assert result_of(results, "accuracy", "Math", method="flip+f1").value == 1.0  # the run's own score had it wrong
 
 
 def test_similarity_wants_flip_judgements(tmp_path, capsys):
@@ -236,7 +236,7 @@ def test_agreement_reads_finished_runs(finished, tmp_path, capsys):
     out = tmp_path / "agreement"
     assert main(["eval", "agreement", str(finished), "--output", str(out), "--resamples", "5"]) == 0
     # item a is a tie in both runs: drawn, they agree half the time
-    assert cell_of(load_results(out)["cells"], "same_pick", "runs").value == 0.75
+    assert result_of(load_results(out)["cells"], "same_pick", "runs").value == 0.75
     assert main(["eval", "agreement", str(finished), str(finished), "--output", str(tmp_path / "y")]) == 2
     assert "in an earlier run, too" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from flip_plugin.evals.judges import engine
 from flip_plugin.evals.judges.engine import judge_items, tell_failures
 from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.records.journal import Journal, read_judgements
-from flip_plugin.evals.stats.rows import accuracy_cells
+from flip_plugin.evals.stats.accuracy import accuracy_results
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_a_judge_that_is_away_is_left_and_the_others_go_on(ask, two_judges, item
     assert "no such key" in found.errors["a"]
     assert len([one for one in found if one.judge == "b"]) == 40
     assert "judge a is left" in capsys.readouterr().err
-    cells = accuracy_cells("e", given, found, judges=["a", "b"], methods=["flip"], seeds=[1])
-    by_judge = {cell.judge: cell for cell in cells if (cell.group, cell.metric) == ("all", "accuracy")}
+    results = accuracy_results("e", given, found, judges=["a", "b"], methods=["flip"], seeds=[1])
+    by_judge = {result.judge: result for result in results if (result.group, result.metric) == ("all", "accuracy")}
     assert by_judge["a"].value is None and by_judge["a"].invalid == 1 and "no such key" in by_judge["a"].note
     assert by_judge["b"].value == 1 and by_judge["b"].invalid == 0
 

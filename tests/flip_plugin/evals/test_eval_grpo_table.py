@@ -25,7 +25,7 @@ WORLD = Path(__file__).parents[3] / "datasets_prep" / "tiny_world"
 ASKED = {"backend": "vllm", "model_args": {}, "gen_kwargs": {}, "limit": 8, "seed": 1, "apply_chat_template": None}
 
 
-def results(task: str, value: float, error: float | None = 0.02, **more) -> dict:
+def lm_eval_results(task: str, value: float, error: float | None = 0.02, **more) -> dict:
     """What a worker leaves for a pair."""
     metrics = {"acc,none": value, "acc_stderr,none": "N/A" if error is None else error, "alias": task}
     made = {"task": task, "checkpoint": "p", "results": {task: metrics}, "n-samples": {task: {"effective": 8}}}
@@ -41,7 +41,7 @@ def worked(monkeypatch) -> list[dict]:
         jobs.append(dict(job))
         for one in job["tasks"]:
             of = {name: job[name] for name in ("checkpoint", "contents")}
-            write_results(Path(one["file"]), results(one["task"], 0.5, **of))
+            write_results(Path(one["file"]), lm_eval_results(one["task"], 0.5, **of))
         return 0
 
     monkeypatch.setattr(grpo_table, "_run_worker", run)
@@ -50,7 +50,7 @@ def worked(monkeypatch) -> list[dict]:
 
 def test_a_finished_pair_is_not_run_again(tmp_path, worked):
     pair = grpo_table.pair_file(tmp_path, "flip", "a")
-    write_results(pair, results("a", 0.6, checkpoint="two"))
+    write_results(pair, lm_eval_results("a", 0.6, checkpoint="two"))
     failed = grpo_table.evaluate_pairs(tmp_path, {"base": "one", "flip": "two"}, ["a", "b"], ASKED, [])
     asked = [(job["checkpoint"], [one["task"] for one in job["tasks"]]) for job in worked]
     assert failed == [] and asked == [("one", ["a", "b"]), ("two", ["b"])]
@@ -59,7 +59,7 @@ def test_a_finished_pair_is_not_run_again(tmp_path, worked):
 
 
 def test_a_pair_of_another_checkpoint_or_limit_is_refused(tmp_path, worked):
-    write_results(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint="other"))
+    write_results(grpo_table.pair_file(tmp_path, "base", "a"), lm_eval_results("a", 0.6, checkpoint="other"))
     with pytest.raises(CommandError, match="made with checkpoint 'other', not 'one'"):
         grpo_table.evaluate_pairs(tmp_path, {"base": "one"}, ["a"], ASKED, [])
     with pytest.raises(CommandError, match="model_args"):
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_was_trained_again_into_its_folder_is_noticed(tmp_path
 
 
 def test_a_pair_of_an_older_version_is_taken(tmp_path, worked):
-    write_results(grpo_table.pair_file(tmp_path, "base", "a"), results("a", 0.6, checkpoint=str(tmp_path)))
+    write_results(grpo_table.pair_file(tmp_path, "base", "a"), lm_eval_results("a", 0.6, checkpoint=str(tmp_path)))
     assert grpo_table.evaluate_pairs(tmp_path, {"base": str(tmp_path)}, ["a"], ASKED, []) == [] and worked == []
 
 
@@ -155,20 +155,20 @@ def test_a_task_that_fails_lets_the_others_run_and_is_named(tmp_path, monkeypatc
 def test_a_worker_that_fails_keeps_what_is_done_and_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(grpo_table, "_run_worker", lambda job: 1)
     assert grpo_table.evaluate_pairs(tmp_path, {"base": "one"}, ["a"], ASKED, []) == ["base"]
-    assert grpo_table.table_cells(tmp_path, ["base"], ["a"], {}) == []
+    assert grpo_table.table_results(tmp_path, ["base"], ["a"], {}) == []
 
 
 def test_cells_carry_standard_errors_as_intervals(tmp_path):
-    write_results(grpo_table.pair_file(tmp_path, "flip", "t"), results("t", 0.5))
-    write_results(grpo_table.pair_file(tmp_path, "base", "t"), results("t", 0.25, None))
-    cells = grpo_table.table_cells(tmp_path, ["base", "flip"], ["t", "missing"], {"flip": "flip"})
-    assert [(one.judge, one.method, one.group, one.metric, one.n) for one in cells] == [
+    write_results(grpo_table.pair_file(tmp_path, "flip", "t"), lm_eval_results("t", 0.5))
+    write_results(grpo_table.pair_file(tmp_path, "base", "t"), lm_eval_results("t", 0.25, None))
+    results = grpo_table.table_results(tmp_path, ["base", "flip"], ["t", "missing"], {"flip": "flip"})
+    assert [(one.judge, one.method, one.group, one.metric, one.n) for one in results] == [
         ("base", "", "t", "acc", 8),
         ("flip", "flip", "t", "acc", 8),
     ]
-    assert cells[0].low is None
-    assert cells[1].low == pytest.approx(0.5 - 1.96 * 0.02) and cells[1].high == pytest.approx(0.5 + 1.96 * 0.02)
-    table = grpo_table.table_text(cells, ["base", "flip"], ["t", "missing"])
+    assert results[0].low is None
+    assert results[1].low == pytest.approx(0.5 - 1.96 * 0.02) and results[1].high == pytest.approx(0.5 + 1.96 * 0.02)
+    table = grpo_table.table_text(results, ["base", "flip"], ["t", "missing"])
     assert table.splitlines()[2:] == ["| base | 25.0 | – |", "| flip | 50.0 ± 2.0 | – |"]
 
 
@@ -184,8 +184,8 @@ def test_each_benchmark_has_a_number_of_its_own_before_the_others(tmp_path):
         "n-samples": {"ifeval": {"effective": 541}},
     }
     write_results(grpo_table.pair_file(tmp_path, "base", "ifeval"), found)
-    cells = grpo_table.table_cells(tmp_path, ["base"], ["ifeval"], {})
-    assert [(one.metric, one.note.startswith("primary")) for one in cells] == [
+    results = grpo_table.table_results(tmp_path, ["base"], ["ifeval"], {})
+    assert [(one.metric, one.note.startswith("primary")) for one in results] == [
         ("prompt_level_loose_acc", True),
         ("inst_level_loose_acc", False),
     ]
@@ -276,8 +276,8 @@ def test_the_tiny_policy_is_evaluated_for_real_and_continued(tmp_path, capsys, b
     written = pair.stat().st_mtime_ns
     assert grpo_table.run(parser.parse_args(["--checkpoints", f"base={policy}", f"flip={policy}", *given])) == 0
     assert pair.stat().st_mtime_ns == written
-    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
-    base, flip = (next(one for one in cells if one["judge"] == name) for name in ("base", "flip"))
+    results = json.loads((tmp_path / "results.json").read_text())["cells"]
+    base, flip = (next(one for one in results if one["judge"] == name) for name in ("base", "flip"))
     assert base["metric"] == "constraints_satisfied" and 0.4 < base["value"] < 0.7 and base["n"] == 40
     assert base["value"] == pytest.approx(flip["value"], abs=0.05) and base["low"] < base["value"] < base["high"]
     assert "| base |" in capsys.readouterr().out

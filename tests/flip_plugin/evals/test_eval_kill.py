@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from run_results import load_results
 
-from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.evals.stats.paired import PAIRED
 
 WIDTH = 3
 
@@ -54,7 +54,9 @@ def test_a_killed_evaluation_goes_on_without_asking_twice(knowing, tmp_path):
     assert len(asked) == questions
     # At most what the killed process had in flight was asked again: those replies never arrived.
     assert len(knowing.requests) - questions <= WIDTH
-    cells = load_results(tmp_path / "run")["cells"]
-    leads = [cell for cell in cells if cell.metric.endswith(LEAD)]
-    assert leads and {cell.value for cell in leads} == {0.0}
-    assert {cell.value for cell in cells if cell not in leads} == {1.0} and {cell.invalid for cell in cells} == {0.0}
+    results = load_results(tmp_path / "run")["cells"]
+    differences = [result for result in results if result.metric.endswith(PAIRED)]
+    assert differences and {result.value for result in differences} == {0.0}
+    assert {result.value for result in results if result not in differences} == {1.0} and {
+        result.invalid for result in results
+    } == {0.0}

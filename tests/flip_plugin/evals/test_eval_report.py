@@ -12,7 +12,7 @@ import pytest
 from sample_runs import HOSTILE, JUDGES, near, write_runs
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report import FILES, write_report
 from flip_plugin.evals.report.claims.claims import check_claims
 from flip_plugin.evals.report.claims.verdicts import Part, difference, higher, over_runs, overall
@@ -62,13 +62,13 @@ def test_all_files_are_written_and_every_evaluation_is_in_them(report):
         assert f"## {title}" in text
     assert "flip eval rewardbench2 --data rows.jsonl" in text and "3f2a3f2a" in text and "vllm" in text
     rows = list(csv.DictReader((report / "cells.csv").open()))
-    cell = next(
+    result = next(
         row
         for row in rows
         if (row["evaluation"], row["method"], row["group"], row["metric"], row["judge"])
         == ("rewardbench2", "flip", "all", "accuracy_macro", "small")
     )
-    assert cell["paper_value"] == "0.345" and cell["paper_kind"] == "secondary" and cell["low"] < cell["value"]
+    assert result["paper_value"] == "0.345" and result["paper_kind"] == "secondary" and result["low"] < result["value"]
     assert {row["evaluation"] for row in rows} >= {"training", "grpo_table", "agreement"}
     data = json.loads((report / "report.json").read_text())
     assert len(data["runs"]) == 7 and len(data["training"]) == 4 and data["sizes"] == JUDGES
@@ -107,13 +107,13 @@ def test_the_page_needs_no_network_and_allows_its_own_script_alone(report):
 
 def test_hostile_names_stay_text_in_markdown_and_csv(tmp_path):
     name = "x | </td><script>\n# head `=1+1"
-    cell = near(
+    result = near(
         __import__("random").Random(0), 0.5, evaluation="odd", judge="=cmd()", method=name, group="g|h", metric="m"
     )
     folder = tmp_path / "odd"
     folder.mkdir()
     config = {"evaluation": "odd", "command": "flip ```\n# x", "judges": []}
-    (folder / "results.json").write_text(json.dumps({"cells": [cell.to_dict()], "rules": [], "config": config}))
+    (folder / "results.json").write_text(json.dumps({"cells": [result.to_dict()], "rules": [], "config": config}))
     out = write_report([folder], tmp_path / "out").parent
     text = (out / "report.md").read_text()
     assert "<script>" not in text and "\n# x" not in text and "\n# head" not in text and "| x \\| \\<" in text
@@ -169,16 +169,16 @@ def test_verdicts_follow_the_intervals(runs):
     assert [claim.verdict for claim in check_claims(Found(), {})] == ["no data"] * 6
 
 
-def cell(value: float | None, half: float | None = 0.05) -> Cell:
+def result(value: float | None, half: float | None = 0.05) -> Result:
     if value is None or half is None:
-        return Cell("e", "j", "m", "all", "accuracy", value)
-    return Cell("e", "j", "m", "all", "accuracy", value, value - half, value + half)
+        return Result("e", "j", "m", "all", "accuracy", value)
+    return Result("e", "j", "m", "all", "accuracy", value, value - half, value + half)
 
 
 def test_a_comparison_without_an_interval_or_a_value_shows_nothing():
-    assert higher(cell(0.9, None), cell(0.1)) == "not shown"
-    assert higher(cell(None), cell(0.1)) == "no data" and higher(None, cell(0.1)) == "no data"
-    assert higher(cell(0.5), cell(0.39)) == "holds" and higher(cell(0.5), cell(0.41)) == "not shown"
+    assert higher(result(0.9, None), result(0.1)) == "not shown"
+    assert higher(result(None), result(0.1)) == "no data" and higher(None, result(0.1)) == "no data"
+    assert higher(result(0.5), result(0.39)) == "holds" and higher(result(0.5), result(0.41)) == "not shown"
 
 
 def test_the_word_for_several_parts():
@@ -193,11 +193,11 @@ def test_the_word_for_several_parts():
 
 
 def test_a_difference_adds_the_squares_of_the_half_widths():
-    found = difference(cell(0.6, 0.03), [cell(0.2, 0.08), cell(0.4, 0.0)])
+    found = difference(result(0.6, 0.03), [result(0.2, 0.08), result(0.4, 0.0)])
     assert found is not None and found.value == pytest.approx(0.3)
     assert found.high - found.value == pytest.approx(0.05)  # sqrt(0.03**2 + (0.08 / 2)**2)
-    assert difference(cell(0.6), [cell(None)]) is None
-    assert difference(cell(0.6), [cell(0.2, None)]).low is None
+    assert difference(result(0.6), [result(None)]) is None
+    assert difference(result(0.6), [result(0.2, None)]).low is None
 
 
 def test_runs_give_an_interval_from_two_on():
@@ -254,6 +254,6 @@ def test_sizes_of_local_models_are_counted_from_their_files():
 
 
 def test_a_run_that_is_not_known_here_gets_a_table_a_metric(tmp_path):
-    cells = [cell(0.5), Cell("new", "j", "flip", "g", "latency_score", 2.5)]
-    made = sections(Found(evals=[EvalRun("new", tmp_path, "new", cells)]), {})
+    results = [result(0.5), Result("new", "j", "flip", "g", "latency_score", 2.5)]
+    made = sections(Found(evals=[EvalRun("new", tmp_path, "new", results)]), {})
     assert [table.title for table in made[0].tables] == ["Accuracy", "Latency score"]

@@ -1,4 +1,4 @@
-"""Duels and their cells against figures worked out by hand, and the command against a small judge."""
+"""Pairs and their results against figures worked out by hand, and the command against a small judge."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from run_results import load_results
 
 from flip_plugin.cli import main
 from flip_plugin.evals.attacks import get_attacks
-from flip_plugin.evals.attacks.outcomes import outcome, robustness_cells
-from flip_plugin.evals.attacks.pairs import alone_id, make_duels, pair_of, stripped_id, win
+from flip_plugin.evals.attacks.outcomes import outcome, robustness_results
+from flip_plugin.evals.attacks.pairs import alone_id, make_pairs, pair_of, stripped_id, win
 from flip_plugin.evals.records.items import EvalItem, Judgement
 from flip_plugin.evals.stats.scoring import difference
 
@@ -28,8 +28,8 @@ def judged(id, *scores, method="flip", seed=1, details=()):
     return Judgement(id, "j", method, seed, scores, statuses, details or [{} for _ in scores])
 
 
-def cell_of(cells, metric, group, method="flip"):
-    (found,) = [one for one in cells if (one.metric, one.group, one.method) == (metric, group, method)]
+def result_of(results, metric, group, method="flip"):
+    (found,) = [one for one in results if (one.metric, one.group, one.method) == (metric, group, method)]
     return found
 
 
@@ -43,9 +43,9 @@ def test_a_pair_is_one_right_and_one_wrong_response():
     assert pair_of(item(1, responses=["good one", " ", ""])) is None
 
 
-def test_duels_have_what_each_method_needs():
-    duels = make_duels([item(1), item(2, right=None)], get_attacks(["echo", "praise"]))
-    assert [one.id for one in duels.items] == [
+def test_pairs_have_what_each_method_needs():
+    pairs = make_pairs([item(1), item(2, right=None)], get_attacks(["echo", "praise"]))
+    assert [one.id for one in pairs.items] == [
         "i1",
         "i1|echo",
         "i1|praise",
@@ -53,12 +53,12 @@ def test_duels_have_what_each_method_needs():
         "i1|praise|pair",
         "i1|echo|strip",
     ]
-    assert [len(one.responses) for one in duels.items] == [2, 1, 1, 2, 2, 1]
-    assert duels.together[0].responses == ["good one", duels.alone[0].responses[0]]
-    assert PROMPT in duels.alone[0].responses[0]
+    assert [len(one.responses) for one in pairs.items] == [2, 1, 1, 2, 2, 1]
+    assert pairs.together[0].responses == ["good one", pairs.alone[0].responses[0]]
+    assert PROMPT in pairs.alone[0].responses[0]
     # flip: 2 + 2 attacks; listwise 1 + 2; pairwise 2 + 2 x 2
-    assert [duels.calls(name) for name in ("flip", "pointwise", "listwise", "pairwise")] == [4, 4, 3, 6]
-    assert duels.strip_calls() == 1
+    assert [pairs.calls(name) for name in ("flip", "pointwise", "listwise", "pairwise")] == [4, 4, 3, 6]
+    assert pairs.strip_calls() == 1
 
 
 def test_a_tie_is_half_a_win_and_a_missing_score_none():
@@ -67,7 +67,7 @@ def test_a_tie_is_half_a_win_and_a_missing_score_none():
 
 
 def test_cells_of_a_method_that_scores_alone():
-    duels = make_duels([item(1), item(2), item(3)], get_attacks(["praise"]))
+    pairs = make_pairs([item(1), item(2), item(3)], get_attacks(["praise"]))
     judgements = [
         judged("i1", 0.5, 0.25),
         judged("i2", 0.5, 0.5),
@@ -76,38 +76,38 @@ def test_cells_of_a_method_that_scores_alone():
         judged("i2|praise", 0.25),  # loses what was a tie, -0.25
         judged("i3|praise", None),  # no verdict: left out, and half of what `invalid` counts... a third
     ]
-    cells = robustness_cells(duels, judgements, judges=["j"], methods=["flip"], seeds=[1])
-    assert cell_of(cells, "score_before", "none").value == pytest.approx(1 / 3)
-    assert cell_of(cells, "wins_before", "none").value == pytest.approx(0.5 / 3)
-    assert cell_of(cells, "wins_before", "none").n == 3
-    shift = cell_of(cells, "shift", "praise")
+    results = robustness_results(pairs, judgements, judges=["j"], methods=["flip"], seeds=[1])
+    assert result_of(results, "score_before", "none").value == pytest.approx(1 / 3)
+    assert result_of(results, "wins_before", "none").value == pytest.approx(0.5 / 3)
+    assert result_of(results, "wins_before", "none").n == 3
+    shift = result_of(results, "shift", "praise")
     assert shift.value == pytest.approx(0.125) and shift.n == 2 and shift.invalid == pytest.approx(1 / 3)
     assert shift.low == pytest.approx(-0.25) and shift.high == pytest.approx(0.5)
-    assert cell_of(cells, "wins_before", "praise").value == 0.25  # over the two pairs with both verdicts
-    assert cell_of(cells, "wins", "praise").value == 0.5
-    assert cell_of(cells, "wins_change", "praise").value == 0.25
-    assert cell_of(cells, "wins", "all").value == 0.5
-    assert cell_of(cells, "echo", "praise").value == 0.0
+    assert result_of(results, "wins_before", "praise").value == 0.25  # over the two pairs with both verdicts
+    assert result_of(results, "wins", "praise").value == 0.5
+    assert result_of(results, "wins_change", "praise").value == 0.25
+    assert result_of(results, "wins", "all").value == 0.5
+    assert result_of(results, "echo", "praise").value == 0.0
 
 
 def test_cells_of_a_method_that_compares():
-    duels = make_duels([item(1), item(2)], get_attacks(["praise"]))
+    pairs = make_pairs([item(1), item(2)], get_attacks(["praise"]))
     judgements = [
         judged("i1", 1.0, 0.0, method="pairwise"),
         judged("i2", 0.5, 0.5, method="pairwise"),
         judged("i1|praise|pair", 0.5, 0.5, method="pairwise"),
         judged("i2|praise|pair", 0.0, 1.0, method="pairwise"),
     ]
-    cells = robustness_cells(duels, judgements, judges=["j"], methods=["pairwise"], seeds=[1])
-    assert cell_of(cells, "shift", "praise", "pairwise").value == 0.5
-    assert cell_of(cells, "wins_before", "praise", "pairwise").value == 0.25
-    assert cell_of(cells, "wins", "praise", "pairwise").value == 0.75
-    assert not [one for one in cells if one.metric == "echo"]
+    results = robustness_results(pairs, judgements, judges=["j"], methods=["pairwise"], seeds=[1])
+    assert result_of(results, "shift", "praise", "pairwise").value == 0.5
+    assert result_of(results, "wins_before", "praise", "pairwise").value == 0.25
+    assert result_of(results, "wins", "praise", "pairwise").value == 0.75
+    assert not [one for one in results if one.metric == "echo"]
 
 
-def test_flips_lead_is_over_pairs_that_both_methods_judged():
+def test_flip_is_compared_over_pairs_that_both_judged():
     """i1: FLIP is not fooled, pointwise is; i2: both are; i3: pointwise has no verdict."""
-    duels = make_duels([item(1), item(2), item(3)], get_attacks(["praise"]))
+    pairs = make_pairs([item(1), item(2), item(3)], get_attacks(["praise"]))
     scores = {
         "flip": [(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), 0.2, 1.0, 1.0],
         "pointwise": [(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), 1.0, 1.0, None],
@@ -116,41 +116,45 @@ def test_flips_lead_is_over_pairs_that_both_methods_judged():
     for method, (one, two, three, *attacked) in scores.items():
         judgements += [judged(f"i{at}", *both, method=method) for at, both in enumerate((one, two, three), start=1)]
         judgements += [judged(f"i{at}|praise", score, method=method) for at, score in enumerate(attacked, start=1)]
-    cells = robustness_cells(duels, judgements, judges=["j"], methods=["flip", "pointwise"], seeds=[1])
-    assert cell_of(cells, "wins", "praise").value == pytest.approx(2 / 3)
-    lead = cell_of(cells, "wins_lead", "praise", "pointwise")
-    assert (lead.value, lead.n) == (-0.5, 2)
-    assert lead.invalid == pytest.approx(1 / 12)  # of FLIP's and pointwise's questions, two a pair
-    assert cell_of(cells, "wins_lead", "all", "pointwise").value == -0.5
+    results = robustness_results(pairs, judgements, judges=["j"], methods=["flip", "pointwise"], seeds=[1])
+    assert result_of(results, "wins", "praise").value == pytest.approx(2 / 3)
+    ahead = result_of(results, "wins_lead", "praise", "pointwise")
+    assert (ahead.value, ahead.n) == (-0.5, 2)
+    assert ahead.invalid == pytest.approx(1 / 12)  # of FLIP's and pointwise's questions, two a pair
+    assert result_of(results, "wins_lead", "all", "pointwise").value == -0.5
 
 
 def test_echo_policies_have_rows_of_their_own():
-    duels = make_duels([item(1)], get_attacks(["echo"]))
+    pairs = make_pairs([item(1)], get_attacks(["echo"]))
     target = {"target": PROMPT}
     judgements = [
         judged("i1", 0.5, 0.25, details=[{**target, "echo": 0.0}, {**target, "echo": 0.0}]),
         judged("i1|echo", 1.0, details=[{**target, "echo": 0.75}]),
         judged("i1|echo|strip", 0.3, details=[{**target, "echo": 0.75}]),
     ]
-    cells = robustness_cells(duels, judgements, judges=["j"], methods=["flip"], seeds=[1])
-    assert cell_of(cells, "shift", "echo", "flip").value == 0.75
+    results = robustness_results(pairs, judgements, judges=["j"], methods=["flip"], seeds=[1])
+    assert result_of(results, "shift", "echo", "flip").value == 0.75
     # one minus the share, of 1.0
-    assert cell_of(cells, "shift", "echo", "flip+penalise").value == 0.0
+    assert result_of(results, "shift", "echo", "flip+penalise").value == 0.0
     # what strip does not change (the pair) is taken from the judgement of report
-    assert cell_of(cells, "shift", "echo", "flip+strip").value == pytest.approx(0.05)
-    assert [cell_of(cells, "wins", "echo", row).value for row in ("flip", "flip+strip", "flip+penalise")] == [1, 0, 0]
-    assert cell_of(cells, "echo", "echo", "flip").value == 1.0
+    assert result_of(results, "shift", "echo", "flip+strip").value == pytest.approx(0.05)
+    assert [result_of(results, "wins", "echo", row).value for row in ("flip", "flip+strip", "flip+penalise")] == [
+        1,
+        0,
+        0,
+    ]
+    assert result_of(results, "echo", "echo", "flip").value == 1.0
 
 
 def test_without_strip_judgements_there_is_no_such_row():
-    duels = make_duels([item(1)], get_attacks(["echo"]))
-    cells = robustness_cells(duels, [judged("i1", 0.5, 0.2)], judges=["j"], methods=["flip"], seeds=[1])
-    assert {one.method for one in cells} == {"flip", "flip+penalise"}
+    pairs = make_pairs([item(1)], get_attacks(["echo"]))
+    results = robustness_results(pairs, [judged("i1", 0.5, 0.2)], judges=["j"], methods=["flip"], seeds=[1])
+    assert {one.method for one in results} == {"flip", "flip+penalise"}
     # Not looked at is not the same as: nothing to strip.
     for strip, rows in ((False, {"flip", "flip+penalise"}), (True, {"flip", "flip+penalise", "flip+strip"})):
-        plain = make_duels([item(1)], get_attacks(["praise"]), strip=strip)
-        cells = robustness_cells(plain, [judged("i1", 0.5, 0.2)], judges=["j"], methods=["flip"], seeds=[1])
-        assert {one.method for one in cells} == rows
+        plain = make_pairs([item(1)], get_attacks(["praise"]), strip=strip)
+        results = robustness_results(plain, [judged("i1", 0.5, 0.2)], judges=["j"], methods=["flip"], seeds=[1])
+        assert {one.method for one in results} == rows
 
 
 def test_an_outcome_without_judgements_has_no_verdict():
@@ -224,20 +228,27 @@ def test_the_command_says_what_it_costs_and_asks_no_more(command, judge, tmp_pat
     assert main(command) == 0  # again: nothing is asked twice
     assert len(judge.requests) == 108
 
-    cells = load_results(tmp_path / "run")["cells"]
-    assert {one.method for one in cells} == {"flip", "flip+strip", "flip+penalise", "pointwise", "listwise", "pairwise"}
+    results = load_results(tmp_path / "run")["cells"]
+    assert {one.method for one in results} == {
+        "flip",
+        "flip+strip",
+        "flip+penalise",
+        "pointwise",
+        "listwise",
+        "pairwise",
+    }
     # An echo is worth a whole point to FLIP, and nothing where it is stripped or penalised.
-    echo = cell_of(cells, "shift", "echo", "flip")
+    echo = result_of(results, "shift", "echo", "flip")
     assert echo.value > 0.8 and echo.n == 3 and len(echo.runs) == 2 and echo.invalid == 0.0
-    assert cell_of(cells, "wins", "echo", "flip").value == 1.0
-    assert cell_of(cells, "wins", "echo", "flip+strip").value < 1.0
-    assert cell_of(cells, "wins", "echo", "flip+penalise").value == 0.0
+    assert result_of(results, "wins", "echo", "flip").value == 1.0
+    assert result_of(results, "wins", "echo", "flip+strip").value < 1.0
+    assert result_of(results, "wins", "echo", "flip+penalise").value == 0.0
     # 2 of 10 before, 9 after the demand; the other judges are won over, too
-    assert cell_of(cells, "shift", "score_demand", "pointwise").value == pytest.approx(0.7)
+    assert result_of(results, "shift", "score_demand", "pointwise").value == pytest.approx(0.7)
     for method in ("pointwise", "listwise", "pairwise"):
-        assert cell_of(cells, "wins_before", "none", method).value == 0.0
-        assert cell_of(cells, "wins", "score_demand", method).value == 1.0
-        assert cell_of(cells, "wins", "echo", method).value == 0.0
+        assert result_of(results, "wins_before", "none", method).value == 0.0
+        assert result_of(results, "wins", "score_demand", method).value == 1.0
+        assert result_of(results, "wins", "echo", method).value == 0.0
     shown = capsys.readouterr().out
     assert "0 > 100" in shown and "score_demand" in shown
 
@@ -259,8 +270,8 @@ def test_a_paraphrase_model_adds_an_attack(command, judge, tmp_path):
     more = ["--methods", "flip", "--seeds", "1", "--paraphrase_model", f"words=hosted_vllm/m@{judge.base}"]
     assert main([*command, *more]) == 0
     assert len((tmp_path / "run" / "paraphrases.words.jsonl").read_text().splitlines()) == 3
-    cells = load_results(tmp_path / "run")["cells"]
-    assert cell_of(cells, "shift", "echo_model").n == 3
+    results = load_results(tmp_path / "run")["cells"]
+    assert result_of(results, "shift", "echo_model").n == 3
 
 
 def test_paraphrases_of_a_run_that_is_under_way_stay(command, judge, tmp_path, capsys):

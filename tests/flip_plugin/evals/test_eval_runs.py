@@ -5,7 +5,7 @@ from run_results import load_results
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges.spec import JudgeSpec
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.records.runs import load_run, open_run
 
 BASE = "http://127.0.0.1:1/v1"
@@ -22,10 +22,10 @@ def test_a_run_folder_is_written_and_read_again(options, items, tmp_path):
     assert config["settings"]["x"] == 1 and "FLIP_SYSTEM" in config["settings"]["prompts"]
     assert config["data"]["items"] == 3 and len(config["data"]["sha256"]) == 64
     assert config["versions"]["python"] and config["date"].endswith("Z")
-    cell = Cell("e", "a", "flip", "all", "accuracy", 0.5, n=3, runs=[0.5])
-    run.finish([cell])
-    results = load_results(tmp_path / "run")
-    assert results["cells"] == [cell] and results["rules"] == ["a rule"] and results["config"] == config
+    result = Result("e", "a", "flip", "all", "accuracy", 0.5, n=3, runs=[0.5])
+    run.finish([result])
+    finished = load_results(tmp_path / "run")
+    assert finished["cells"] == [result] and finished["rules"] == ["a rule"] and finished["config"] == config
     written = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert written == [".lock", "config.json", "items.jsonl", "results.json"]
 

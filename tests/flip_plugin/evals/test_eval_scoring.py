@@ -4,7 +4,8 @@ import pytest
 
 from flip_plugin.evals.records.items import EvalItem, Judgement
 from flip_plugin.evals.stats import scoring, ties
-from flip_plugin.evals.stats.rows import ACCURACIES, accuracy_cells, credits, mean_cell
+from flip_plugin.evals.stats.accuracy import ACCURACIES, accuracy_results, pick_credits
+from flip_plugin.evals.stats.results import mean_result
 from flip_plugin.evals.stats.scoring import chance, credit_of, invalid_share, picks
 from flip_plugin.evals.stats.ties import Margins, margins, ties_score
 
@@ -57,16 +58,16 @@ def test_invalid_share_is_of_questions():
 def test_an_item_without_a_verdict_by_three_rules():
     right = {"1": ONE_OF_FOUR, "2": ONE_OF_FOUR}
     both = [judged([1, 0, 0, 0], id="1"), judged([None] * 4, id="2")]
-    worth = {name: credits(both, right, without)["2", 1] for name, without in ACCURACIES.items()}
+    worth = {name: pick_credits(both, right, without)["2", 1] for name, without in ACCURACIES.items()}
     assert worth == {"accuracy": 0.25, "accuracy_skip": None, "accuracy_wrong": 0.0}
-    assert credits(both, right)["1", 1] == 1
+    assert pick_credits(both, right)["1", 1] == 1
 
 
 def test_a_server_that_failed_is_no_verdict_by_any_rule():
     right = {"1": ONE_OF_FOUR}
     for scores, statuses in (([None] * 4, ["judge_error"] * 4), ([1, 0, 0, None], ["ok", "ok", "ok", "judge_error"])):
         for without in ACCURACIES.values():
-            assert credits([judged(scores, statuses)], right, without) == {("1", 1): None}
+            assert pick_credits([judged(scores, statuses)], right, without) == {("1", 1): None}
 
 
 def test_cells_by_hand():
@@ -77,9 +78,9 @@ def test_cells_by_hand():
         2: [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]],  # .5 1 1 | 1
     }
     judgements = [judged(scores, id=str(i), seed=seed) for seed, rows in runs.items() for i, scores in enumerate(rows)]
-    cells = accuracy_cells("e", items, judgements, judges=["j"], methods=["flip"], seeds=[1, 2], group_order=["B"])
-    found = {(cell.group, cell.metric): cell for cell in cells}
-    assert [cell.group for cell in cells[:2]] == ["B", "A"]
+    results = accuracy_results("e", items, judgements, judges=["j"], methods=["flip"], seeds=[1, 2], group_order=["B"])
+    found = {(result.group, result.metric): result for result in results}
+    assert [result.group for result in results[:2]] == ["B", "A"]
     assert list(found["A", "accuracy"].runs) == pytest.approx([2 / 3, 2.5 / 3])
     assert found["A", "accuracy"].value == pytest.approx(4.5 / 6)
     assert list(found["B", "accuracy"].runs) == [0.25, 1]
@@ -96,12 +97,12 @@ def test_cells_by_hand():
 
 def test_a_cell_with_nothing_to_average_says_why():
     failed = judged([None] * 4, ["judge_error"] * 4, error="ConnectionError: refused")
-    cell = mean_cell(
+    result = mean_result(
         {("1", 1): None}, evaluation="e", judge="j", method="flip", group="all", metric="m", judgements=[failed]
     )
-    assert (cell.value, cell.n, cell.invalid) == (None, 0, 1)
-    assert cell.note == "1 of 1 judgements failed: ConnectionError: refused"
-    assert mean_cell({}, evaluation="e", judge="j", method="flip", group="all", metric="m").note == "not judged"
+    assert (result.value, result.n, result.invalid) == (None, 0, 1)
+    assert result.note == "1 of 1 judgements failed: ConnectionError: refused"
+    assert mean_result({}, evaluation="e", judge="j", method="flip", group="all", metric="m").note == "not judged"
 
 
 def test_chance():

@@ -8,7 +8,7 @@ from run_results import load_results
 from flip_plugin.cli import main
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.sources import RowError
-from flip_plugin.evals.tasks.rewardbench2 import load_items, make_cells, ties_cell
+from flip_plugin.evals.tasks.rewardbench2 import load_items, make_results, ties_result
 
 # As on the card of allenai/reward-bench-2.
 METADATA = pa.struct(
@@ -144,17 +144,17 @@ def test_a_subset_without_rows_and_a_twice_given_tie_are_refused(tmp_path):
 
 def test_the_whole_command(evaluate, knowing, tmp_path, capsys):
     assert evaluate(f"small=hosted_vllm/m@{knowing.base}", rows=benchmark(), more=["--seeds", "1", "2"]) == 0
-    results = load_results(tmp_path / "run")
-    cells = {(cell.method, cell.group, cell.metric): cell for cell in results["cells"]}
+    finished = load_results(tmp_path / "run")
+    results = {(result.method, result.group, result.metric): result for result in finished["cells"]}
     for method in ("flip", "pointwise", "listwise", "pairwise"):
         for group in (*FOUR, "all"):
-            cell = cells[method, group, "accuracy"]
-            assert (cell.value, cell.invalid, list(cell.runs)) == (1.0, 0.0, [1.0, 1.0]), (method, group)
-        assert cells[method, "all", "accuracy_macro"].value == 1
-    config = results["config"]
+            result = results[method, group, "accuracy"]
+            assert (result.value, result.invalid, list(result.runs)) == (1.0, 0.0, [1.0, 1.0]), (method, group)
+        assert results[method, "all", "accuracy_macro"].value == 1
+    config = finished["config"]
     assert config["seeds"] == [1, 2] and config["settings"]["subsets"] == list(FOUR)
     assert config["settings"]["temperature"] == 0.7 and config["settings"]["max_tokens"] == 512
-    assert any("share the credit" in rule for rule in results["rules"]) and results["rules"] == config["rules"]
+    assert any("share the credit" in rule for rule in finished["rules"]) and finished["rules"] == config["rules"]
     out = capsys.readouterr().out
     assert "RewardBench 2, 8 items, 2 runs" in out and "100.0 ± 0.0" in out and "share the credit" in out
     assert "random pick" in out and str(tmp_path / "run") in out
@@ -167,27 +167,29 @@ def test_invalid_replies_stand_beside_the_number(evaluate, knowing, tmp_path):
     knowing.handler = lambda body: "no" if "Fo0" in str(body) else good(body)
     more = ["--methods", "pointwise", "--temperature", "0"]
     assert evaluate(f"hosted_vllm/m@{knowing.base}", rows=benchmark(), more=more) == 0
-    cells = {(cell.group, cell.metric): cell for cell in load_results(tmp_path / "run")["cells"]}
-    assert cells["Focus", "accuracy"].value == (0.25 + 1) / 2  # a random pick
-    assert cells["Focus", "accuracy_skip"].value == 1
-    assert cells["Focus", "accuracy_wrong"].value == 0.5
-    assert cells["Focus", "accuracy"].invalid == 0.5 and cells["Math", "accuracy"].invalid == 0
-    assert len(cells["Focus", "accuracy"].runs) == 1  # greedy: one run unless told otherwise
+    results = {(result.group, result.metric): result for result in load_results(tmp_path / "run")["cells"]}
+    assert results["Focus", "accuracy"].value == (0.25 + 1) / 2  # a random pick
+    assert results["Focus", "accuracy_skip"].value == 1
+    assert results["Focus", "accuracy_wrong"].value == 0.5
+    assert results["Focus", "accuracy"].invalid == 0.5 and results["Math", "accuracy"].invalid == 0
+    assert len(results["Focus", "accuracy"].runs) == 1  # greedy: one run unless told otherwise
     assert {body["temperature"] for body in knowing.requests} == {0}
 
 
 def test_ties_and_safety(evaluate, knowing, tmp_path, capsys):
     more = ["--subsets", "all", "--methods", "flip", "listwise", "--seeds", "1"]
     assert evaluate(f"hosted_vllm/m@{knowing.base}", rows=benchmark(), more=more) == 0
-    cells = {(cell.method, cell.group, cell.metric): cell for cell in load_results(tmp_path / "run")["cells"]}
+    results = {
+        (result.method, result.group, result.metric): result for result in load_results(tmp_path / "run")["cells"]
+    }
     # All right ones alike (6/7), all wrong ones 0: accurate, preferred, without a spread.
-    ties = cells["flip", "Ties", "score"]
+    ties = results["flip", "Ties", "score"]
     assert ties.value == pytest.approx(1.01) and ties.n == 2 and ties.invalid == 0
-    assert cells["flip", "all", "score_macro"].value == pytest.approx((5 + 1.01) / 6)
-    assert cells["flip", "all", "accuracy_macro"].value == 1 and cells["flip", "all", "accuracy"].n == 10
-    assert cells["listwise", "Ties", "score"].value is None
-    assert "listwise does not give" in cells["listwise", "Ties", "score"].note
-    assert cells["listwise", "all", "score_macro"].value is None
+    assert results["flip", "all", "score_macro"].value == pytest.approx((5 + 1.01) / 6)
+    assert results["flip", "all", "accuracy_macro"].value == 1 and results["flip", "all", "accuracy"].n == 10
+    assert results["listwise", "Ties", "score"].value is None
+    assert "listwise does not give" in results["listwise", "Ties", "score"].note
+    assert results["listwise", "all", "score_macro"].value is None
     assert "Ties: RewardBench 2's weighted score" in capsys.readouterr().out
     listwise = (tmp_path / "run" / "judgements" / "m.listwise.1.jsonl").read_text()
     assert "Ties/" not in listwise
@@ -206,14 +208,14 @@ def test_a_changed_command_is_refused_and_a_judge_may_be_added(evaluate, knowing
     assert len(knowing.requests) == asked
     assert evaluate(first, f"b=hosted_vllm/m@{knowing.base}", more=more) == 0
     assert len(knowing.requests) == 2 * asked  # of another name, another judge
-    assert {cell.judge for cell in load_results(tmp_path / "run")["cells"]} == {"a", "b"}
+    assert {result.judge for result in load_results(tmp_path / "run")["cells"]} == {"a", "b"}
 
 
 def test_a_server_that_is_away_gives_missing_values(evaluate, judge, tmp_path, capsys):
     judge.handler = lambda body: (401, "no such key")
     assert evaluate(f"a=hosted_vllm/m@{judge.base}", rows=benchmark(), more=["--methods", "flip", "--seeds", "1"]) == 1
-    cells = load_results(tmp_path / "run")["cells"]
-    assert all(cell.value is None and "no such key" in cell.note for cell in cells)
+    results = load_results(tmp_path / "run")["cells"]
+    assert all(result.value is None and "no such key" in result.note for result in results)
     told = capsys.readouterr()
     assert "no such key" in told.err and "same command again" in told.err and "–" in told.out
 
@@ -243,10 +245,10 @@ def test_ties_cell_draws_questions_with_both_items(tmp_path):
     items = load_items(write(tmp_path / "rows.jsonl", rows), ["Ties"])
     scores = {"ref": [1.0, 0.0], "tied": [1.0, 0.5, 0.0]}
     judgements = [Judgement(one.id, "j", "flip", 1, scores[one.meta["row_id"].split(":")[0]], ["ok"]) for one in items]
-    cell = ties_cell(items, judgements, "j", "flip", [1])
+    result = ties_result(items, judgements, "j", "flip", [1])
     # Accurate everywhere; the margin 0.5 is not above the spread 0.5; tanh(0.5 / 0.5 - 1) = 0.
-    assert cell.value == pytest.approx(0.6) and cell.low == pytest.approx(0.6) and cell.high == pytest.approx(0.6)
-    assert cell.n == 8
+    assert result.value == pytest.approx(0.6) and result.low == pytest.approx(0.6) and result.high == pytest.approx(0.6)
+    assert result.n == 8
 
 
 def test_evaluations_are_listed_and_imported_late():
@@ -274,7 +276,7 @@ def test_help_of_an_evaluation(capsys):
 
 def test_make_cells_without_ties_has_no_score(options, tmp_path):
     items = load_items(write(tmp_path / "rows.jsonl", benchmark()))
-    cells = make_cells(items, [], options("http://127.0.0.1:1/v1"), FOUR)
+    results = make_results(items, [], options("http://127.0.0.1:1/v1"), FOUR)
     metrics = {"accuracy", "accuracy_skip", "accuracy_wrong", "accuracy_macro", "accuracy_macro_lead"}
-    assert {cell.metric for cell in cells} == metrics
-    assert all(cell.value is None and cell.note == "not judged" for cell in cells)
+    assert {result.metric for result in results} == metrics
+    assert all(result.value is None and result.note == "not judged" for result in results)

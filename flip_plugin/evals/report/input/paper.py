@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the paper's numbers, found or not. The first five fields are those of a `Cell`.
+    """One of the paper's numbers, found or not. The first five fields are those of a `Result`.
 
     `unit` is share (0..1), relative (0.796 is 79.6% more) or absolute (a difference of shares).
     """

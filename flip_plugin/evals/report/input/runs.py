@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.input.training import METRICS, TrainingRun, read_training_run
-from flip_plugin.evals.stats.paired import LEAD
+from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.files.redaction import without_logins
 
 RESULTS, CONFIG = "results.json", "config.json"
@@ -26,16 +26,16 @@ RESULTS, CONFIG = "results.json", "config.json"
 class EvalRun:
     """A finished evaluation. `name` is the folder's, told apart from others by the folders above it.
 
-    `leads` are the cells of `flip_plugin.evals.stats.paired`, which compare two methods; `cells` are all the others.
+    `differences` are those of `flip_plugin.evals.stats.paired`, which compare two methods; `results` are the others.
     """
 
     name: str
     path: Path
     evaluation: str
-    cells: Sequence[Cell]
+    results: Sequence[Result]
     rules: Sequence[str] = ()
     config: dict[str, Any] = field(default_factory=dict)
-    leads: Sequence[Cell] = ()
+    differences: Sequence[Result] = ()
 
 
 @dataclass
@@ -97,17 +97,17 @@ def _is_run(path: Path) -> bool:
 
 def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:
     try:
-        results = without_logins(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
-        cells = [Cell(**cell) for cell in results["cells"]]
+        content = without_logins(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+        results = [Result(**result) for result in content["cells"]]
     except (ValueError, KeyError, TypeError) as error:
         notes.append(f"{name}: {RESULTS} cannot be read ({error}), so it is left out.")
         return None
-    config = results.get("config") or {}
-    evaluation = str(config.get("evaluation") or (cells[0].evaluation if cells else "evaluation"))
-    metrics = {f"{cell.metric}{LEAD}" for cell in cells}  # a metric of the user's may have such a name, too
-    leads = [cell for cell in cells if cell.metric in metrics]
-    figures = [cell for cell in cells if cell.metric not in metrics]
-    return EvalRun(name, folder, evaluation, figures, list(results.get("rules") or []), config, leads)
+    config = content.get("config") or {}
+    evaluation = str(config.get("evaluation") or (results[0].evaluation if results else "evaluation"))
+    metrics = {f"{result.metric}{PAIRED}" for result in results}  # a metric of the user's may have such a name, too
+    differences = [result for result in results if result.metric in metrics]
+    figures = [result for result in results if result.metric not in metrics]
+    return EvalRun(name, folder, evaluation, figures, list(content.get("rules") or []), config, differences)
 
 
 def _short_names(folders: Iterable[Path]) -> dict[Path, str]:

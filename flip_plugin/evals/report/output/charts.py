@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.evals.lm_eval.tasks import benchmark_of
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.input import paper
-from flip_plugin.evals.report.input.results import BOUNDS, candidates, distinct, find, primary
+from flip_plugin.evals.report.input.lookup import BOUNDS, candidates, distinct, find, primary
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.report.output.tables import accuracy_columns
@@ -30,11 +30,11 @@ Chart = dict[str, Any]
 Point = dict[str, Any] | None
 
 
-def point(cell: Cell | None, **more: Any) -> Point:
-    """A cell as a place in a chart; None where it has no value."""
-    if cell is None or cell.value is None:
+def point(result: Result | None, **more: Any) -> Point:
+    """A result as a place in a chart; None where it has no value."""
+    if result is None or result.value is None:
         return None
-    told = {"v": cell.value, "low": cell.low, "high": cell.high, "invalid": cell.invalid, "n": cell.n or None}
+    told = {"v": result.value, "low": result.low, "high": result.high, "invalid": result.invalid, "n": result.n or None}
     return {name: value for name, value in {**told, **more}.items() if value is not None}
 
 
@@ -51,10 +51,10 @@ def chart(kind: str, title: str, metric: str = "accuracy", note: str = "", **mor
 
 def accuracy_bars(run: EvalRun, chance: float | None) -> list[Chart]:
     """Accuracy by judge and method: over all subsets with the paper's beside it, then a chart a subset."""
-    columns = accuracy_columns(run.cells)
+    columns = accuracy_columns(run.results)
     whole = ("all", "accuracy_macro") if ("all", "accuracy_macro") in columns else ("all", "accuracy")
-    methods = distinct(run.cells, lambda cell: cell.method)
-    judges = distinct(run.cells, lambda cell: cell.judge)
+    methods = distinct(run.results, lambda result: result.method)
+    judges = distinct(run.results, lambda result: result.judge)
     refs = [{"name": "random pick", "value": chance}] if chance else []
     known = {
         figure.method: figure
@@ -66,8 +66,8 @@ def accuracy_bars(run: EvalRun, chance: float | None) -> list[Chart]:
         is_whole = (group, metric) == whole
         series: list[Chart] = []
         for method in methods:
-            found = [find(run.cells, judge=judge, method=method, group=group, metric=metric) for judge in judges]
-            points = [point(cell) for cell in found]
+            found = [find(run.results, judge=judge, method=method, group=group, metric=metric) for judge in judges]
+            points = [point(result) for result in found]
             if is_whole and known:
                 points.append(_paper_point(known.get(method)))
             series.append({"name": method, "points": points})
@@ -83,9 +83,9 @@ def _paper_point(figure: paper.Figure | None) -> Point:
 
 def size_chart(run: EvalRun, sizes: Mapping[str, float], chance: float | None) -> list[Chart]:
     """Accuracy over the judge's parameters; nothing where fewer than two sizes are known."""
-    whole = "accuracy_macro" if find(run.cells, metric="accuracy_macro") else "accuracy"
+    whole = "accuracy_macro" if find(run.results, metric="accuracy_macro") else "accuracy"
     judges = sorted(
-        (judge for judge in distinct(run.cells, lambda c: c.judge) if judge in sizes), key=sizes.__getitem__
+        (judge for judge in distinct(run.results, lambda c: c.judge) if judge in sizes), key=sizes.__getitem__
     )
     if len({sizes[judge] for judge in judges}) < 2:
         return []
@@ -94,12 +94,12 @@ def size_chart(run: EvalRun, sizes: Mapping[str, float], chance: float | None) -
             "name": method,
             "points": [
                 point(
-                    find(run.cells, judge=judge, method=method, group="all", metric=whole), x=sizes[judge], note=judge
+                    find(run.results, judge=judge, method=method, group="all", metric=whole), x=sizes[judge], note=judge
                 )
                 for judge in judges
             ],
         }
-        for method in distinct(run.cells, lambda cell: cell.method)
+        for method in distinct(run.results, lambda result: result.method)
     ]
     refs = [{"name": "random pick", "value": chance}] if chance else []
     x = {"label": "parameters of the judge", "scale": "log"}
@@ -108,12 +108,12 @@ def size_chart(run: EvalRun, sizes: Mapping[str, float], chance: float | None) -
 
 def best_of_n_curves(run: EvalRun) -> list[Chart]:
     """A chart a benchmark, metric and judge: what is picked out of N, between the random pick and the oracle."""
-    placed = [(cell, where) for cell in run.cells if (where := candidates(cell))]
+    placed = [(result, where) for result in run.results if (where := candidates(result))]
     charts = []
-    for of, metric in dict.fromkeys((where[0], cell.metric) for cell, where in placed):
-        mine = [(cell, where[1]) for cell, where in placed if (where[0], cell.metric) == (of, metric)]
-        bounds = [(cell, n) for cell, n in mine if cell.method in BOUNDS]
-        judges = distinct([cell for cell, _ in mine if cell.method not in BOUNDS], lambda cell: cell.judge)
+    for of, metric in dict.fromkeys((where[0], result.metric) for result, where in placed):
+        mine = [(result, where[1]) for result, where in placed if (where[0], result.metric) == (of, metric)]
+        bounds = [(result, n) for result, n in mine if result.method in BOUNDS]
+        judges = distinct([result for result, _ in mine if result.method not in BOUNDS], lambda result: result.judge)
         for judge in judges:
             shared = [pair for pair in bounds if pair[0].judge in (judge, "", pair[0].method)] or bounds
             own = [pair for pair in mine if pair[0].judge == judge and pair[0].method not in BOUNDS]
@@ -129,11 +129,15 @@ def best_of_n_curves(run: EvalRun) -> list[Chart]:
                             "name": method,
                             "dashed": method in BOUNDS,
                             "points": sorted(
-                                (p for cell, n in [*own, *shared] if cell.method == method and (p := point(cell, x=n))),
+                                (
+                                    p
+                                    for result, n in [*own, *shared]
+                                    if result.method == method and (p := point(result, x=n))
+                                ),
                                 key=lambda one: one["x"],
                             ),
                         }
-                        for method in dict.fromkeys(cell.method for cell, _ in [*own, *shared])
+                        for method in dict.fromkeys(result.method for result, _ in [*own, *shared])
                     ],
                 )
             )
@@ -142,7 +146,7 @@ def best_of_n_curves(run: EvalRun) -> list[Chart]:
 
 def length_curves(run: EvalRun) -> list[Chart]:
     """A chart a judge: accuracy from the shortest bucket to the longest."""
-    buckets = [group for group in distinct(run.cells, lambda cell: cell.group) if group != "all"]
+    buckets = [group for group in distinct(run.results, lambda result: result.group) if group != "all"]
     return [
         chart(
             "lines",
@@ -152,27 +156,27 @@ def length_curves(run: EvalRun) -> list[Chart]:
                 {
                     "name": method,
                     "points": [
-                        point(find(run.cells, judge=judge, method=method, group=group, metric="accuracy"), x=place)
+                        point(find(run.results, judge=judge, method=method, group=group, metric="accuracy"), x=place)
                         for place, group in enumerate(buckets)
                     ],
                 }
-                for method in distinct(run.cells, lambda cell: cell.method)
+                for method in distinct(run.results, lambda result: result.method)
             ],
         )
-        for judge in distinct(run.cells, lambda cell: cell.judge)
+        for judge in distinct(run.results, lambda result: result.judge)
     ]
 
 
 def robustness_dots(run: EvalRun) -> list[Chart]:
     """Two charts a judge: what each attack changes in wins, and how far it moves the score."""
     charts = []
-    for judge in distinct(run.cells, lambda cell: cell.judge):
+    for judge in distinct(run.results, lambda result: result.judge):
         for metric, title in (("wins_change", "change in wins, points"), ("shift", "shift of the score")):
-            mine = [cell for cell in run.cells if (cell.judge, cell.metric) == (judge, metric)]
-            groups = distinct(mine, lambda cell: cell.group)
+            mine = [result for result in run.results if (result.judge, result.metric) == (judge, metric)]
+            groups = distinct(mine, lambda result: result.group)
             series = [
                 {"name": method, "points": [point(find(mine, method=method, group=group)) for group in groups]}
-                for method in distinct(mine, lambda cell: cell.method)
+                for method in distinct(mine, lambda result: result.method)
             ]
             if groups:
                 categories = [visible(group).replace("_", " ") for group in groups]
@@ -182,32 +186,32 @@ def robustness_dots(run: EvalRun) -> list[Chart]:
 
 def similarity_bars(run: EvalRun) -> list[Chart]:
     """Accuracy by judge and similarity."""
-    metric = "accuracy_macro" if find(run.cells, metric="accuracy_macro") else "accuracy"
-    judges = distinct(run.cells, lambda cell: cell.judge)
+    metric = "accuracy_macro" if find(run.results, metric="accuracy_macro") else "accuracy"
+    judges = distinct(run.results, lambda result: result.judge)
     series = [
         {
             "name": method,
             "points": [
-                point(find(run.cells, judge=judge, method=method, group="all", metric=metric)) for judge in judges
+                point(find(run.results, judge=judge, method=method, group="all", metric=metric)) for judge in judges
             ],
         }
-        for method in distinct(run.cells, lambda cell: cell.method)
+        for method in distinct(run.results, lambda result: result.method)
     ]
     return [chart("bars", "Accuracy by similarity", categories=[*map(visible, judges)], series=series, wide=True)]
 
 
 def agreement_maps(run: EvalRun) -> list[Chart]:
     """For each method a matrix of judges: off the diagonal two judges, on it two runs of one judge."""
-    judges = distinct([cell for cell in run.cells if cell.group == "runs"], lambda cell: cell.judge)
-    pairs = {name for cell in run.cells if cell.group == "judges" for name in cell.judge.split("~")}
+    judges = distinct([result for result in run.results if result.group == "runs"], lambda result: result.judge)
+    pairs = {name for result in run.results if result.group == "judges" for name in result.judge.split("~")}
     judges = [*judges, *sorted(pairs - set(judges))]
     charts = []
     for metric, title in (("spearman_within", "Spearman within items"), ("same_pick", "same pick")):
-        for method in distinct(run.cells, lambda cell: cell.method):
-            mine = [cell for cell in run.cells if (cell.method, cell.metric) == (method, metric)]
-            names = {cell.judge: cell for cell in mine}
+        for method in distinct(run.results, lambda result: result.method):
+            mine = [result for result in run.results if (result.method, result.metric) == (method, metric)]
+            names = {result.judge: result for result in mine}
 
-            def between(one: str, other: str, names: Mapping[str, Cell] = names) -> Point:
+            def between(one: str, other: str, names: Mapping[str, Result] = names) -> Point:
                 return point(
                     names.get(one) if one == other else names.get(f"{one}~{other}") or names.get(f"{other}~{one}")
                 )
@@ -223,15 +227,15 @@ def agreement_maps(run: EvalRun) -> list[Chart]:
 
 def grpo_bars(run: EvalRun) -> list[Chart]:
     """Checkpoints by benchmark, by each benchmark's own metric."""
-    own = primary(run.cells)
-    tasks = distinct(own, lambda cell: cell.group)
+    own = primary(run.results)
+    tasks = distinct(own, lambda result: result.group)
     series = [
         {
             "name": visible(judge),
-            "like": next(cell.method for cell in own if cell.judge == judge) or "none",
+            "like": next(result.method for result in own if result.judge == judge) or "none",
             "points": [point(find(own, judge=judge, group=task)) for task in tasks],
         }
-        for judge in distinct(own, lambda cell: cell.judge)
+        for judge in distinct(own, lambda result: result.judge)
     ]
     categories = [benchmark_of(task).title for task in tasks]
     return [chart("bars", "Benchmarks by checkpoint", categories=categories, series=series, wide=True)]

@@ -17,7 +17,7 @@ from flip_plugin.evals.report.output.tables import Entry, Section, Table
 from flip_plugin.evals.report.text import flat
 from flip_plugin.pages.text import visible
 
-#: A cell of cells.csv that begins like this would be a formula in a spreadsheet.
+#: A field of cells.csv that begins like this would be a formula in a spreadsheet.
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
 CSV_COLUMNS = (
     "run",
@@ -40,18 +40,18 @@ CSV_COLUMNS = (
 
 
 def csv_text(found: Found) -> str:
-    """Every cell, with the paper's number for the same place where one was found; then training runs' curves."""
+    """Every result, with the paper's number for the same place where one was found; then training runs' curves."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for run in found.evals:
-        for cell in (*run.cells, *run.leads):
+        for result in (*run.results, *run.differences):
             row = {
-                **cell.to_dict(),
+                **result.to_dict(),
                 "run": run.name,
-                "runs": " ".join("" if v is None else f"{v:g}" for v in cell.runs),
+                "runs": " ".join("" if v is None else f"{v:g}" for v in result.runs),
             }
-            writer.writerow({name: _safe(row.get(name)) for name in CSV_COLUMNS} | _paper_columns(run, cell))
+            writer.writerow({name: _safe(row.get(name)) for name in CSV_COLUMNS} | _paper_columns(run, result))
     for one in found.training:
         for metric, curve in one.curves.items():
             for step, value in curve:
@@ -68,9 +68,9 @@ def csv_text(found: Found) -> str:
     return out.getvalue()
 
 
-def _paper_columns(run: EvalRun, cell: Any) -> dict[str, Any]:
-    metric = "primary" if run.evaluation == "grpo_table" and cell.note.startswith("primary") else cell.metric
-    known = paper.figures(run.evaluation, group=cell.group, metric=metric, method=cell.method)
+def _paper_columns(run: EvalRun, result: Any) -> dict[str, Any]:
+    metric = "primary" if run.evaluation == "grpo_table" and result.note.startswith("primary") else result.metric
+    known = paper.figures(run.evaluation, group=result.group, metric=metric, method=result.method)
     figure = known[0] if known and known[0].value is not None else None
     if figure is None:
         return {"paper_value": "", "paper_sources": "", "paper_kind": ""}
@@ -93,7 +93,7 @@ def json_text(found: Found, claims: Sequence[Claim], sizes: Mapping[str, float],
             {
                 "name": run.name,
                 "evaluation": run.evaluation,
-                "cells": [cell.to_dict() for cell in (*run.cells, *run.leads)],
+                "cells": [result.to_dict() for result in (*run.results, *run.differences)],
                 "rules": list(run.rules),
                 "config": run.config,
             }
@@ -142,17 +142,17 @@ def table_lines(table: Table) -> list[str]:
         "| " + " | ".join(_plain(title) or " " for title in table.columns) + " |",
         "|---" * len(table.columns) + "|",
     ]
-    lines += ["| " + " | ".join(_cell(entry) for entry in row) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_table_cell(entry) for entry in row) + " |" for row in table.rows]
     return lines
 
 
-def _cell(entry: Entry) -> str:
+def _table_cell(entry: Entry) -> str:
     text = " ".join(filter(None, [_plain(entry.text), f"({_plain(', '.join(entry.small))})" if entry.small else ""]))
     return f"*{text}*" if entry.kind in ("paper", "mean", "bound") and text else text
 
 
 def _plain(text: str) -> str:
-    """Text that cannot end a Markdown cell, start HTML or run on: a name may come from anywhere."""
+    """Text that cannot end a cell of a Markdown table, start HTML or run on: a name may come from anywhere."""
     one_line = " ".join(visible(text).split())
     return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", one_line)
 
@@ -166,7 +166,8 @@ def _claims(claims: Iterable[Claim]) -> list[str]:
         lines += [f"- {part.verdict}: {_plain(part.label)}: {_plain(part.figures)}" for part in claim.parts]
     lines += [
         "",
-        "Not shown: the interval of the lead holds 0 (without one: the two 95% intervals overlap), or there is none.",
+        "Not shown: the interval of the paired difference holds 0 (without one: the two 95% intervals overlap), "
+        "or there is none.",
     ]
     return lines
 

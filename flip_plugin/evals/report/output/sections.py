@@ -49,7 +49,7 @@ Made = tuple[list[Table], list[charts.Chart]]
 
 def _rewardbench2(run: EvalRun, sizes: Mapping[str, float]) -> Made:
     chance = chance_of(run)
-    gain = tables.gain_table(run.cells)
+    gain = tables.gain_table(run.results)
     made = [*tables.accuracy_tables(run), *([gain] if gain else [])]
     bars = charts.accuracy_bars(run, chance)
     return made, [bars[0], *charts.size_chart(run, sizes, chance), *bars[1:]]
@@ -57,22 +57,22 @@ def _rewardbench2(run: EvalRun, sizes: Mapping[str, float]) -> Made:
 
 def _best_of_n(run: EvalRun, sizes: Mapping[str, float]) -> Made:
     made = []
-    placed = [(cell, where) for cell in run.cells if (where := charts.candidates(cell))]
-    for of, metric in dict.fromkeys((where[0], cell.metric) for cell, where in placed):
-        mine = [cell for cell, where in placed if (where[0], cell.metric) == (of, metric)]
-        groups = tables.distinct(mine, lambda cell: cell.group)
+    placed = [(result, where) for result in run.results if (where := charts.candidates(result))]
+    for of, metric in dict.fromkeys((where[0], result.metric) for result, where in placed):
+        mine = [result for result, where in placed if (where[0], result.metric) == (of, metric)]
+        groups = tables.distinct(mine, lambda result: result.group)
         table = tables.judge_method_table(mine, [(group, metric) for group in groups])
         columns = ["Judge", "Method", *(f"N={n}" for group in groups for n in [_n_of(group, placed)])]
         title = " · ".join(filter(None, [of, metric.replace("_", " ")]))
         made.append(Table(title, columns, table.rows))
-    rest = [cell for cell in run.cells if not charts.candidates(cell)]
+    rest = [result for result in run.results if not charts.candidates(result)]
     others = tables.by_metric_tables(EvalRun(run.name, run.path, run.evaluation, rest)) if rest else []
     made += [Table(one.title, one.columns, one.rows, folded=True) for one in others]
     return made, charts.best_of_n_curves(run)
 
 
 def _n_of(group: str, placed: Sequence[tuple]) -> int:
-    return next(where[1] for cell, where in placed if cell.group == group)
+    return next(where[1] for result, where in placed if result.group == group)
 
 
 def _robustness(run: EvalRun, sizes: Mapping[str, float]) -> Made:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from flip_plugin.evals.lm_eval.tasks import benchmark_of
-from flip_plugin.evals.records.items import Cell
+from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.input import paper
-from flip_plugin.evals.report.input.results import BOUNDS, distinct, find, primary
+from flip_plugin.evals.report.input.lookup import BOUNDS, distinct, find, primary
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.text import MISSING, interval, invalid, shown
 from flip_plugin.pages.text import visible
@@ -62,27 +62,27 @@ def head(text: str, kind: str = "head") -> Entry:
     return Entry(visible(text), value=visible(text).lower(), kind=kind)
 
 
-def entry(cell: Cell | None, *, count: bool = False) -> Entry:
-    """A cell's number with its interval and invalid share."""
-    if cell is None:
+def entry(result: Result | None, *, count: bool = False) -> Entry:
+    """A result's number with its interval and invalid share."""
+    if result is None:
         return Entry(MISSING)
-    beside = [interval(cell), invalid(cell), f"n={cell.n}" if count and cell.n else ""]
-    if cell.value is None and cell.note:
-        beside = [visible(cell.note).partition(":")[0][:60], invalid(cell)]  # the error itself is in report.json
-    return Entry(shown(cell.value, cell.metric), tuple(filter(None, beside)), cell.value)
+    beside = [interval(result), invalid(result), f"n={result.n}" if count and result.n else ""]
+    if result.value is None and result.note:
+        beside = [visible(result.note).partition(":")[0][:60], invalid(result)]  # the error itself is in report.json
+    return Entry(shown(result.value, result.metric), tuple(filter(None, beside)), result.value)
 
 
 def judge_method_table(
-    cells: Sequence[Cell], columns: Sequence[Column], *, title: str = "", note: str = "", folded: bool = False
+    results: Sequence[Result], columns: Sequence[Column], *, title: str = "", note: str = "", folded: bool = False
 ) -> Table:
     """A row a judge and method, a column each (group, metric)."""
     rows = []
-    for judge, method in dict.fromkeys((cell.judge, cell.method) for cell in cells):
-        mine = [cell for cell in cells if (cell.judge, cell.method) == (judge, method)]
+    for judge, method in dict.fromkeys((result.judge, result.method) for result in results):
+        mine = [result for result in results if (result.judge, result.method) == (judge, method)]
         found = [find(mine, group=group, metric=metric) for group, metric in columns]
         if any(found):
             kind = "bound" if method in BOUNDS else "head"
-            rows.append([head(judge, kind), head(method, kind), *(entry(cell) for cell in found)])
+            rows.append([head(judge, kind), head(method, kind), *(entry(result) for result in found)])
     rows.sort(key=lambda row: row[0].kind == "bound")
     return Table(title, ["Judge", "Method", *(column_title(*column) for column in columns)], rows, note, folded)
 
@@ -97,30 +97,30 @@ def column_title(group: str, metric: str) -> str:
     return group if metric in ("accuracy",) else f"{group}: {words}"
 
 
-def accuracy_columns(cells: Sequence[Cell]) -> list[Column]:
+def accuracy_columns(results: Sequence[Result]) -> list[Column]:
     """The groups by accuracy, the whole last, and its mean over groups where there is more than one."""
-    groups = [group for group in distinct(cells, lambda cell: cell.group) if group != "all"]
-    named = [(group, "accuracy") for group in groups if find(cells, group=group, metric="accuracy")]
+    groups = [group for group in distinct(results, lambda result: result.group) if group != "all"]
+    named = [(group, "accuracy") for group in groups if find(results, group=group, metric="accuracy")]
     whole: list[Column] = [("all", "accuracy")]
-    if len(named) > 1 and find(cells, group="all", metric="accuracy_macro"):
+    if len(named) > 1 and find(results, group="all", metric="accuracy_macro"):
         whole.insert(0, ("all", "accuracy_macro"))
     return [*named, *whole]
 
 
 def accuracy_tables(run: EvalRun) -> list[Table]:
     """Accuracy by judge, method and group; the paper's rows below; then what missing verdicts are worth."""
-    columns = accuracy_columns(run.cells)
-    table = judge_method_table(run.cells, columns, title="Accuracy, %")
-    rows = [*table.rows, *_mean_rows(run.cells, columns), *_paper_rows(run.evaluation, columns)]
+    columns = accuracy_columns(run.results)
+    table = judge_method_table(run.results, columns, title="Accuracy, %")
+    rows = [*table.rows, *_mean_rows(run.results, columns), *_paper_rows(run.evaluation, columns)]
     note = ""
     if len(rows) > len(table.rows):
         note = "Rows in italics: the mean over judges, and the paper's numbers with their sources, where found."
     tables = [Table(table.title, table.columns, rows, note)]
     missing: list[Column] = [("all", metric) for metric in ("accuracy", "accuracy_skip", "accuracy_wrong")]
-    if find(run.cells, metric="accuracy_skip"):
+    if find(run.results, metric="accuracy_skip"):
         tables.append(
             judge_method_table(
-                run.cells,
+                run.results,
                 missing,
                 title="What items without a verdict are worth",
                 note="accuracy: a random pick; skip: left out; wrong: counted as wrong.",
@@ -130,19 +130,19 @@ def accuracy_tables(run: EvalRun) -> list[Table]:
     return tables
 
 
-def _mean_rows(cells: Sequence[Cell], columns: Sequence[Column]) -> list[list[Entry]]:
+def _mean_rows(results: Sequence[Result], columns: Sequence[Column]) -> list[list[Entry]]:
     """Our mean over judges by method, as the paper's averages are; only where there are several judges."""
-    judges = distinct(cells, lambda cell: cell.judge)
+    judges = distinct(results, lambda result: result.judge)
     if len(judges) < 2:
         return []
     rows = []
-    for method in distinct(cells, lambda cell: cell.method):
+    for method in distinct(results, lambda result: result.method):
         found = []
         for group, metric in columns:
             values = [
-                cell.value
-                for cell in cells
-                if (cell.method, cell.group, cell.metric) == (method, group, metric) and cell.value is not None
+                result.value
+                for result in results
+                if (result.method, result.group, result.metric) == (method, group, metric) and result.value is not None
             ]
             mean = fmean(values) if len(values) == len(judges) else None
             found.append(Entry(shown(mean, metric), value=mean, kind="mean"))
@@ -170,14 +170,14 @@ def paper_entry(figure: paper.Figure | None) -> Entry:
     return Entry(number, (source.strip("()"),), figure.value, "paper")
 
 
-def gain_table(cells: Sequence[Cell]) -> Table | None:
+def gain_table(results: Sequence[Result]) -> Table | None:
     """FLIP's relative gain over each judge method and over their mean, by our judges' means, beside the paper's."""
-    judges = distinct(cells, lambda cell: cell.judge)
-    metric = "accuracy_macro" if find(cells, metric="accuracy_macro") else "accuracy"
+    judges = distinct(results, lambda result: result.judge)
+    metric = "accuracy_macro" if find(results, metric="accuracy_macro") else "accuracy"
     means = {}
-    for method in distinct(cells, lambda cell: cell.method):
-        own = [cell for cell in cells if (cell.method, cell.group, cell.metric) == (method, "all", metric)]
-        values = [cell.value for cell in own if cell.value is not None]
+    for method in distinct(results, lambda result: result.method):
+        own = [result for result in results if (result.method, result.group, result.metric) == (method, "all", metric)]
+        values = [result.value for result in own if result.value is not None]
         if len(values) == len(judges):
             means[method] = fmean(values)
     others = {method: value for method, value in means.items() if method != "flip" and value > 0}
@@ -202,10 +202,10 @@ def gain_table(cells: Sequence[Cell]) -> Table | None:
 def robustness_tables(run: EvalRun) -> list[Table]:
     """A table a judge: a row an attack; wins before and under attack, and the shift, for each method."""
     tables = []
-    for judge in distinct(run.cells, lambda cell: cell.judge):
-        mine = [cell for cell in run.cells if cell.judge == judge]
-        methods = distinct([cell for cell in mine if cell.metric == "wins"], lambda cell: cell.method)
-        groups = distinct([cell for cell in mine if cell.metric == "wins"], lambda cell: cell.group)
+    for judge in distinct(run.results, lambda result: result.judge):
+        mine = [result for result in run.results if result.judge == judge]
+        methods = distinct([result for result in mine if result.metric == "wins"], lambda result: result.method)
+        groups = distinct([result for result in mine if result.metric == "wins"], lambda result: result.group)
         rows = []
         for group in groups:
             row = [head(group)]
@@ -225,7 +225,7 @@ def robustness_tables(run: EvalRun) -> list[Table]:
     return tables
 
 
-def _before_after(before: Cell | None, wins: Cell | None, change: Cell | None) -> Entry:
+def _before_after(before: Result | None, wins: Result | None, change: Result | None) -> Entry:
     if wins is None:
         return Entry(MISSING)
     first = MISSING if before is None else shown(before.value, "wins")
@@ -238,9 +238,9 @@ def _before_after(before: Cell | None, wins: Cell | None, change: Cell | None) -
 def by_metric_tables(run: EvalRun, *, judge_title: str = "Judge") -> list[Table]:
     """For an evaluation that is not known here: a table a metric, a column a group."""
     tables = []
-    for metric in distinct(run.cells, lambda cell: cell.metric):
-        mine = [cell for cell in run.cells if cell.metric == metric]
-        groups = distinct(mine, lambda cell: cell.group)
+    for metric in distinct(run.results, lambda result: result.metric):
+        mine = [result for result in run.results if result.metric == metric]
+        groups = distinct(mine, lambda result: result.group)
         table = judge_method_table(mine, [(group, metric) for group in groups])
         columns = [judge_title, "Method", *map(visible, groups)]
         tables.append(Table(metric.replace("_", " ").capitalize(), columns, table.rows))
@@ -251,8 +251,8 @@ def agreement_tables(run: EvalRun) -> list[Table]:
     """Between the runs of a judge, and between judges: a column a measure."""
     tables = []
     for group, title in (("runs", "Between the runs of a judge"), ("judges", "Between judges")):
-        mine = [cell for cell in run.cells if cell.group == group]
-        metrics = distinct(mine, lambda cell: cell.metric)
+        mine = [result for result in run.results if result.group == group]
+        metrics = distinct(mine, lambda result: result.metric)
         if mine:
             table = judge_method_table(mine, [(group, metric) for metric in metrics], title=title)
             tables.append(Table(title, ["Judge", "Method", *(one.replace("_", " ") for one in metrics)], table.rows))
@@ -261,12 +261,12 @@ def agreement_tables(run: EvalRun) -> list[Table]:
 
 def grpo_tables(run: EvalRun) -> list[Table]:
     """Checkpoints by benchmarks with the paper's rows below; then all metrics."""
-    own = primary(run.cells)
-    tasks = distinct(own, lambda cell: cell.group)
+    own = primary(run.results)
+    tasks = distinct(own, lambda result: result.group)
     rows = []
-    for judge in distinct(own, lambda cell: cell.judge):
-        mine = [cell for cell in own if cell.judge == judge]
-        rewards = distinct(mine, lambda cell: cell.method)
+    for judge in distinct(own, lambda result: result.judge):
+        mine = [result for result in own if result.judge == judge]
+        rewards = distinct(mine, lambda result: result.method)
         found = [entry(find(mine, group=task), count=True) for task in tasks]
         rows.append([head(judge), head(rewards[0] or "none"), *found])
     for reward, name in (("flip", "paper: FLIP"), ("pointwise", "paper: LLM judge")):
@@ -274,7 +274,7 @@ def grpo_tables(run: EvalRun) -> list[Table]:
         if any(task in known for task in tasks):
             rows.append([head(name, "paper"), head(reward, "paper"), *(paper_entry(known.get(one)) for one in tasks)])
     titles = [benchmark_of(task).title for task in tasks]
-    notes = [f"{benchmark_of(task).title}: {cell.metric}" for task in tasks if (cell := find(own, group=task))]
+    notes = [f"{benchmark_of(task).title}: {result.metric}" for task in tasks if (result := find(own, group=task))]
     first = Table("Benchmarks, %", ["Checkpoint", "Reward", *titles], rows, "; ".join(notes) + ".")
     every = [
         Table(table.title, ["Checkpoint", "Reward", *table.columns[2:]], table.rows, folded=True)
