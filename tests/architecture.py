@@ -33,7 +33,7 @@ EXCEPTIONS = {("flip_plugin.verifier", "open_instruct")}
 #: Of a package or a folder: its folders and modules, from those that use nothing to those that use the rest.
 ORDERS = {
     "flip_plugin": (
-        "errors versions < files answers < text < pages replies prompts < rows < judge < reward < serving"
+        "errors versions plugins < files answers < text < pages replies prompts < rows < judge < reward < serving"
         " < metrics parsing < adapters < verifier < launch < evals < commands < cli"
     ),
     "flip_plugin.evals": "records < judges < stats < data < attacks < lm_eval < tasks < report < commands",

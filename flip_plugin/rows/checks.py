@@ -12,10 +12,11 @@ What is wrong is said with the row's number, its file, the field, and what to do
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from flip_plugin.errors import did_you_mean
 
 CONTRACT_COLUMNS = ("messages", "ground_truth", "dataset")
 # Where a row came from, for error messages; not "source", which public data sets use themselves.
@@ -172,9 +173,7 @@ def _verifier_problems(row: Mapping[str, Any], known: _Labels) -> Iterator[tuple
         return
     for name in names:
         if name.lower() not in known.names:
-            close = difflib.get_close_matches(name.lower(), known.names, n=1)
-            there = ", ".join(sorted(known.names)) or "none"
-            advice = f"did you mean {close[0]!r}?" if close else f"there are {there}"
+            advice = did_you_mean(name.lower(), known.names) or f"there are {', '.join(sorted(known.names)) or 'none'}"
             yield "dataset", f"no verifier is called {name!r}; {advice}"
     try:
         pairs = labels_by_verifier(names, truth)

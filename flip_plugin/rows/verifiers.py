@@ -8,10 +8,13 @@ is ``general-NAME``.
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flip_plugin import plugins
 from flip_plugin.rows.checks import DatasetError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 VERIFIER_GROUP = "open_instruct.verifiers"
 JUDGE_GROUP = "open_instruct.judges"
@@ -36,14 +39,14 @@ def known_verifiers() -> dict[str, Any]:
     Those of the trainer itself are there without it. Raises `DatasetError` for an entry point that cannot be loaded.
     """
     known: dict[str, Any] = dict.fromkeys(BUILT_IN)
-    for point in entry_points(group=VERIFIER_GROUP):
-        found = _load(point)
-        if inspect.isclass(found):
-            verifier = found(found.get_config_class().from_args())
+    for point in plugins.entry_points(VERIFIER_GROUP):
+        offered = _load(point)
+        if inspect.isclass(offered):
+            verifier = offered(offered.get_config_class().from_args())
             known[verifier.name.lower()] = verifier
-        elif found is not None:
+        elif offered is not None:
             known[point.name.lower()] = None
-    for point in entry_points(group=JUDGE_GROUP):
+    for point in plugins.entry_points(JUDGE_GROUP):
         known[f"general-{_load(point).name}".lower()] = None
     return known
 
@@ -51,17 +54,8 @@ def known_verifiers() -> dict[str, Any]:
 def _load(point: EntryPoint) -> Any:
     """What the entry point names; None where it needs a trainer that is not installed."""
     try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        if getattr(error, "name", None) == "open_instruct":
+        return plugins.load(point)
+    except plugins.PluginError as error:
+        if getattr(error.__cause__, "name", None) == "open_instruct":
             return None
-        raise DatasetError(
-            f"{described(point)} cannot be imported: {error}. Repair or uninstall that package, or name the known "
-            "verifiers yourself (--verifiers)"
-        ) from error
-
-
-def described(point: EntryPoint) -> str:
-    """An entry point in words, with the package that offers it."""
-    package = f" of package {point.dist.name}" if point.dist else ""
-    return f"entry point {point.name!r} = {point.value!r} ({point.group}){package}"
+        raise DatasetError(f"{error}, or name the known verifiers yourself (--verifiers)") from error

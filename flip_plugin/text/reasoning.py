@@ -1,12 +1,12 @@
-"""Where a model's thinking ends and its answer begins; all that this project knows of thinking blocks and answer tags.
+"""Where a model's thinking ends and its answer begins: all that this project knows of thinking blocks and answer tags.
 
-A block is ``<think>`` to ``</think>``, also spelled ``<thinking>``, in any case. Chat templates of thinking models open the
-block in the prompt, so that a response may hold the closing tag alone: `opens_thinking` sees that in a prompt, and
-`with_opening` puts the missing tag back. Without it, a response that was cut off inside its thinking would pass for
-a short answer.
+A block is ``<think>`` to ``</think>``, also spelled ``<thinking>``, in any case. Chat templates of thinking models
+open the block in the prompt, so that a response may hold the closing tag alone: `opens_thinking` sees that in a
+prompt, and `with_opening` puts the missing tag back. Without it, a response that was cut off inside its thinking
+would pass for a short answer.
 
-Open Instruct's verifiers have a rule of their own: what follows the last ``</think>``, spelled exactly like that, whether
-or not another block opens behind it (`after_last_close`).
+Open Instruct's verifiers have a rule of their own: what follows the last ``</think>``, spelled exactly like that,
+whether or not another block opens behind it (`after_last_close`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+
+from flip_plugin import plugins
 
 Similarity = Callable[[str, str], float]
 Words = Counter[str]
@@ -117,6 +118,7 @@ class Checked:
         self.slow = bool(getattr(function, "slow", False))
 
     def __call__(self, prediction: str, reference: str) -> float:
+        """What the function returns. Raises ValueError where that is no number in 0..1."""
         value = self.function(prediction, reference)
         if not hasattr(value, "__float__") or not 0 <= (score := float(value)) <= 1:
             raise ValueError(f"similarity {self.name} returned {value!r:.200}; it must return a number from 0 to 1")
@@ -136,31 +138,15 @@ def get_similarity(name: str) -> Similarity:
         from flip_plugin.text.embedding import EmbeddingSimilarity
 
         return Checked(EmbeddingSimilarity(model if colon else None), repr(name))
-    from importlib.metadata import entry_points  # its import costs more than the rest of this module
-
-    points = entry_points(group=ENTRY_POINT_GROUP)
-    found = [point for point in points if point.name == name]
-    if not found:
-        known = ", ".join([*SIMILARITIES, "embedding:MODEL", *sorted({point.name for point in points})])
+    point = plugins.find(ENTRY_POINT_GROUP, name)
+    if point is None:
+        known = ", ".join([*SIMILARITIES, "embedding:MODEL", *plugins.names(ENTRY_POINT_GROUP)])
         raise ValueError(f"unknown similarity {name!r}; known: {known}")
-    if len(found) > 1:
-        raise ValueError(f"similarity {name!r} is ambiguous, uninstall one of: {', '.join(map(_origin, found))}")
-    return _load(found[0])
-
-
-def _load(point: Any) -> Checked:
-    called = f"{point.name!r} of {_origin(point)}"
-    try:
-        function = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"similarity {called} cannot be loaded: {error}. Repair or uninstall that package") from error
+    function = plugins.load(point)
     if not callable(function):
-        raise ValueError(f"similarity {called} is {type(function).__name__}, not a function (prediction, reference)")
-    return Checked(function, called)
-
-
-def _origin(point: Any) -> str:
-    return f"distribution {point.dist.name} {point.dist.version} ({point.value})"
+        kind = type(function).__name__
+        raise ValueError(f"similarity {plugins.describe(point)} is {kind}, not a function (prediction, reference)")
+    return Checked(function, plugins.describe(point))
 
 
 def _lower_without_punctuation(text: str) -> str:

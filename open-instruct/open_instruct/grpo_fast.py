@@ -55,12 +55,13 @@ def prepare(args: Args) -> Prepared:
     from transformers import AutoConfig
 
     from flip_plugin.answers.workers import close_shared_pool
+    from flip_plugin.plugins import PluginError
     from open_instruct.data.templates import get_tokenizer
     from open_instruct.data.transform import prepare_dataset
     from open_instruct.rewards.registry import build_all_verifiers
     from open_instruct.rewards.shaping import weigh_verifiers
     from open_instruct.run.judge import check_local_model
-    from open_instruct.verifiers.base import PluginError, UnknownVerifier
+    from open_instruct.verifiers.base import UnknownVerifier
 
     check_local_model(args.model_name_or_path, "--model_name_or_path")
     try:
@@ -289,6 +290,7 @@ def main() -> None:
     setup_logging()
     from ray.exceptions import RayActorError
 
+    from flip_plugin.plugins import PluginError
     from flip_plugin.rows.checks import DatasetError
     from flip_plugin.serving.server import JudgeServerError
     from open_instruct.data.prompt_stream import NoPromptsLeft
@@ -297,7 +299,7 @@ def main() -> None:
     from open_instruct.rewards.scorer import JudgeFailure
     from open_instruct.rollout.replay import ReplayError
     from open_instruct.state.checkpoints import StateError
-    from open_instruct.verifiers.base import PluginError, UnknownVerifier
+    from open_instruct.verifiers.base import UnknownVerifier
 
     signal.signal(signal.SIGTERM, _terminated)
     try:

@@ -11,7 +11,7 @@ from prep_cases import TINY_TOKENIZER, prompt, read_rows, wildchat, write
 from datasets_prep import tag, validate
 from datasets_prep.prepare import main as prepare
 from datasets_prep.tiny_world.rows import make_rows
-from flip_plugin.rows import verifiers
+from flip_plugin import plugins
 from flip_plugin.rows.checks import DatasetError
 from flip_plugin.rows.verifiers import BUILT_IN, VERIFIER_GROUP, dataset_of, known_verifiers
 from open_instruct.data.rows import load_dataset_mixer
@@ -252,7 +252,7 @@ def test_without_the_trainer_its_names_are_known(monkeypatch):
 
 def test_a_broken_package_of_a_verifier_is_named(monkeypatch, tmp_path, capsys):
     point = EntryPoint("mine", "no_such_module:verify", VERIFIER_GROUP)
-    monkeypatch.setattr(verifiers, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
     assert validate.main([str(write(tmp_path / "rows.jsonl", [row()]))]) == 1
     assert "entry point 'mine' = 'no_such_module:verify'" in capsys.readouterr().err
 

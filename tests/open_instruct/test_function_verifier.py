@@ -6,12 +6,13 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from flip_plugin import plugins
+from flip_plugin.plugins import PluginError
 from flip_plugin.rows.verifiers import VERIFIER_GROUP
 from open_instruct.config.args import Args
-from open_instruct.rewards import registry
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
-from open_instruct.verifiers.base import FunctionVerifier, PluginError
+from open_instruct.verifiers.base import FunctionVerifier
 
 
 def ends_like(prediction, label):
@@ -28,7 +29,7 @@ NOT_A_VERIFIER = "just text"
 
 def offer(monkeypatch, value):
     point = EntryPoint("ends_like", f"{__name__}:{value}", VERIFIER_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
 
 
 async def test_it_is_found_and_scores(monkeypatch):

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from flip_plugin import plugins
+from flip_plugin.plugins import PluginError
 from open_instruct.rewards import judge_types as judge_utils
-from open_instruct.rewards import registry as ground_truth_utils
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
 from open_instruct.rewards.registry import build_all_verifiers, check_verifier_names
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.verifiers.base import (
-    PluginError,
     UnknownVerifier,
     VerificationResult,
     VerifierConfig,
@@ -53,7 +53,7 @@ def only(monkeypatch, **groups):
         found = groups.get(group.removeprefix("open_instruct."), {})
         return [EntryPoint(name, value, group) for name, value in found.items()]
 
-    monkeypatch.setattr(ground_truth_utils, "entry_points", points)
+    monkeypatch.setattr(plugins, "entry_points", points)
 
 
 def option(verifier, name):
@@ -125,7 +125,7 @@ def test_two_verifiers_of_one_name(monkeypatch):
         def __init__(self, config):
             super().__init__(config, name="FIXED")
 
-    monkeypatch.setattr(ground_truth_utils, "_load", lambda point: {"a": Fixed, "b": Twin}[point.name])
+    monkeypatch.setattr(plugins, "load", lambda point: {"a": Fixed, "b": Twin}[point.name])
     only(monkeypatch, verifiers={"a": "x:a", "b": "x:b"})
     with pytest.raises(ValueError, match=r"two verifiers are called 'fixed'.*Fixed.*Twin"):
         build_all_verifiers(ARGS)

@@ -11,9 +11,10 @@ Add one from outside with `register`, or from an installed package in the entry-
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from flip_plugin import plugins
 from flip_plugin.evals.records.items import EvalItem
 from flip_plugin.prompts.target import NoTarget, find_target
 
@@ -95,16 +96,12 @@ def with_function(attack: Attack, apply: Apply) -> Attack:
 
 
 def _from_entry_point(name: str) -> Attack:
-    from importlib.metadata import entry_points
-
-    points: Iterable = entry_points(group=ENTRY_POINT_GROUP)
-    found = [point for point in points if point.name == name]
-    if len(found) == 1:
-        apply = found[0].load()
+    if point := plugins.find(ENTRY_POINT_GROUP, name):
+        apply = plugins.load(point)
         if not callable(apply):
-            raise ValueError(f"attack {name!r} ({found[0].value}) is no function of (item, response, rng)")
+            raise ValueError(f"attack {plugins.describe(point)} is no function of (item, response, rng)")
         return Attack(name, "installed", _summary(name, apply), apply)
-    known = ", ".join([*ATTACKS, *sorted({point.name for point in points})])
+    known = ", ".join([*ATTACKS, *plugins.names(ENTRY_POINT_GROUP)])
     raise ValueError(f"unknown attack {name!r}; known: {known}; families: {', '.join(families())}; or all")
 
 

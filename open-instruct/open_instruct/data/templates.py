@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from flip_plugin.errors import did_you_mean
 from flip_plugin.rows.checks import DatasetError
 
 if TYPE_CHECKING:  # slow to import, and `--help` should not wait for it
@@ -61,5 +61,4 @@ def get_tokenizer(
 
 def unknown_name(name: str, known: Collection[str]) -> str:
     """That `name` is none of the `known` ones, in words, with the nearest of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{name!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}")
+    return f"{name!r} is unknown; {did_you_mean(name, known) or 'there are ' + ', '.join(known)}"

@@ -12,17 +12,21 @@ and it makes the sample's reward None.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_instruct.verifiers  # noqa: F401 - its classes are found as subclasses
-from flip_plugin.rows.verifiers import JUDGE_GROUP, VERIFIER_GROUP, described
+from flip_plugin import plugins
+from flip_plugin.errors import did_you_mean
+from flip_plugin.plugins import PluginError
+from flip_plugin.rows.verifiers import JUDGE_GROUP, VERIFIER_GROUP
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
-from open_instruct.verifiers.base import FunctionVerifier, PluginError, UnknownVerifier, VerifierFunction
+from open_instruct.verifiers.base import FunctionVerifier, UnknownVerifier, VerifierFunction
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, VerifierFunction]:
@@ -33,7 +37,7 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
     Raises ValueError when two verifiers share a name, and `PluginError` for an entry point that cannot be used.
     """
     verifiers: dict[str, VerifierFunction] = {}
-    offered = [(point, _load(point)) for point in entry_points(group=VERIFIER_GROUP)]
+    offered = [(point, plugins.load(point)) for point in plugins.entry_points(VERIFIER_GROUP)]
     for cls in _verifier_classes(offered):
         config = cls.get_config_class().from_args(args, streaming_config)
         _add(verifiers, cls(config))  # ty: ignore[invalid-argument-type]
@@ -41,12 +45,12 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
         if not inspect.isclass(function):
             _add(verifiers, FunctionVerifier(point.name, function))
     specs = judge_specs()
-    for point in entry_points(group=JUDGE_GROUP):
-        spec = _load(point)
+    for point in plugins.entry_points(JUDGE_GROUP):
+        spec = plugins.load(point)
         if not isinstance(spec, JudgeSpec):
-            raise PluginError(f"{described(point)} is a {type(spec).__name__}, not a JudgeSpec")
+            raise PluginError(f"{plugins.describe(point)} is a {type(spec).__name__}, not a JudgeSpec")
         if spec.name in specs:
-            raise PluginError(f"{described(point)}: judge type {spec.name!r} exists already")
+            raise PluginError(f"{plugins.describe(point)}: judge type {spec.name!r} exists already")
         specs[spec.name] = spec
     config = LMJudgeVerifierConfig.from_args(args, streaming_config)
     for name, spec in specs.items():
@@ -64,16 +68,9 @@ def _verifier_classes(offered: Sequence[tuple[EntryPoint, Any]]) -> list[type[Ve
         if inspect.isclass(cls) and issubclass(cls, VerifierFunction):
             found[cls.__module__, cls.__qualname__] = cls
         elif inspect.isclass(cls) or not callable(cls):
-            raise PluginError(f"{described(point)} is neither a subclass of VerifierFunction nor a function")
+            raise PluginError(f"{plugins.describe(point)} is neither a subclass of VerifierFunction nor a function")
     ours = (LMJudgeVerifier, FunctionVerifier)  # made for a judge type, or for a function
     return [cls for cls in found.values() if cls not in ours and not inspect.isabstract(cls)]
-
-
-def _load(point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"{described(point)} cannot be imported: {error}") from error
 
 
 def _add(verifiers: dict[str, VerifierFunction], verifier: VerifierFunction) -> None:
@@ -120,5 +117,5 @@ def check_verifier_names(
 
 
 def _unknown(name: str, verifiers: Mapping[str, VerifierFunction]) -> str:
-    close = difflib.get_close_matches(name.lower(), verifiers, n=1)
-    return f"no verifier is called {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    advice = did_you_mean(name.lower(), verifiers)
+    return f"no verifier is called {name!r}" + (f"; {advice}" if advice else "")

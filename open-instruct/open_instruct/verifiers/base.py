@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
+from flip_plugin.plugins import PluginError
+
 
 class UnknownVerifier(ValueError):
     """A row names a verifier that does not exist; the text says which row and what is known."""
@@ -16,10 +18,6 @@ class UnknownVerifier(ValueError):
 
 class BadLabel(ValueError):
     """A ``ground_truth`` that cannot be checked against; the text says why and what is wanted."""
-
-
-class PluginError(ValueError):
-    """An installed plugin cannot be used; the text names it."""
 
 
 class MissingLibrary(PluginError):
