@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -17,7 +18,7 @@ class ReplyCache:
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
         # Every statement is its own transaction; a busy neighbour is waited for.
         self._db = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
         try:

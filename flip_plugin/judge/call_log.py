@@ -1,4 +1,4 @@
-"""What judges said, on disk: every call as a line of JSONL.
+"""What judges answered, on disk: every call as a line of JSONL.
 
 A folder of JSONL files has one line a judged response, with the keys of `FIELDS`:
 enough to see what was asked and answered, and to score it again with another
@@ -8,6 +8,7 @@ share a folder.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import uuid
@@ -86,7 +87,7 @@ class JudgeCallWriter:
     def check(self) -> None:
         """Make the folder. Raises ValueError when that, or a file in it, cannot be: at the start, not in mid-run."""
         try:
-            os.makedirs(self.folder, exist_ok=True)
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"judge calls cannot be kept in {self.folder!r}: {error.strerror or error}") from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
@@ -94,15 +95,14 @@ class JudgeCallWriter:
 
     def _open(self) -> TextIO:
         if self._file is None or self._pid != os.getpid():
-            os.makedirs(self.folder, exist_ok=True)
-            name, number = "", 0
+            folder, pid = Path(self.folder), os.getpid()
+            folder.mkdir(parents=True, exist_ok=True)
             # A restarted process may get an old pid: never append to another run's file.
-            while not name or os.path.exists(name):
-                name = os.path.join(self.folder, f"{number:03d}-{os.getpid()}.jsonl")
-                number += 1
+            names = (folder / f"{number:03d}-{pid}.jsonl" for number in itertools.count())
+            file = next(name for name in names if not name.exists())
             # A lone surrogate in a reply is written as its JSON escape instead of failing.
-            self._file = open(name, "x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-            self._pid = os.getpid()
+            self._file = file.open("x", encoding="utf-8", errors="backslashreplace")
+            self._pid = pid
         return self._file
 
     def close(self) -> None:

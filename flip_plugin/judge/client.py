@@ -1,19 +1,19 @@
 """`JudgeClient`: one question to a judge model in, one `JudgeReply` out; it does not raise.
 
-Every request goes through ``litellm.acompletion``, so a judge is any model name that
-LiteLLM knows; ``hosted_vllm/NAME`` is a vLLM server of one's own. On top of it:
+A judge is any model name that LiteLLM knows; ``hosted_vllm/NAME`` is a vLLM server of one's own. A question goes
 
-- all calls of a process run on one loop in a background thread (`flip_plugin.judge.event_loop`), so that no
-  caller's loop waits for LiteLLM's Python; any loop or thread may ask;
-- a bound on requests in flight, and the least busy of several servers for each; one that cannot
-  be reached is left out and taken back (`flip_plugin.judge.replicas`);
-- one deadline a call (its retries included, waiting for a free slot not), and
-  retries with jitter for what may pass: timeout, connection, 429, 5xx. A 4xx is
-  the request's own fault and is sent once (`flip_plugin.judge.errors`);
-- an optional cache on disk, and counters.
+    JudgeClient.complete   from the caller's loop to the judge's loop   `flip_plugin.judge.event_loop`
+     -> cache              answered before?                             `flip_plugin.judge.cache`
+     -> slots              at most `max_concurrency` at a time
+     -> Question           until it is answered or out of time          `flip_plugin.judge.retries`
+         -> ReplicaPool    which server                                 `flip_plugin.judge.replicas`
+         -> send           one HTTP request                             `flip_plugin.judge.http_request`
 
-A client holds no loop, lock or connection of its own until it is used, so that it
-can be pickled into another process.
+The time for a question runs from its first request; waiting for a free slot is not on the clock. All questions of a
+process run on one loop in a background thread, so that no caller's loop waits for LiteLLM's Python; any loop or
+thread may ask.
+
+A client holds no loop, lock or connection of its own until it is used, so that it can be pickled into another process.
 """
 
 from __future__ import annotations
@@ -22,30 +22,28 @@ import asyncio
 import os
 import random
 import sqlite3
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flip_plugin.judge.cache import ReplyCache
-from flip_plugin.judge.errors import RETRIED, Failure, classify, error_kind
+from flip_plugin.judge.errors import RETRIED, Failure, error_kind
 from flip_plugin.judge.event_loop import allow_blocking_calls, in_worker, judge_loop, on_judge_loop, run_sync
-from flip_plugin.judge.litellm_setup import free_of_charge, import_litellm, imported, unlogged
+from flip_plugin.judge.http_request import send, sendable
+from flip_plugin.judge.litellm_setup import free_of_charge, import_litellm, imported
 from flip_plugin.judge.replicas import Replica, ReplicaPool, percentiles
-from flip_plugin.judge.reply import JudgeReply, read_reply
+from flip_plugin.judge.reply import JudgeReply
+from flip_plugin.judge.retries import Question
 from flip_plugin.judge.tokens import TokenCounter
 
 __all__ = ["RETRIED", "JudgeClient", "JudgeReply", "Messages", "error_kind", "import_litellm", "run_sync"]
 
 Messages = Sequence[dict[str, Any]]
 
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 8.0
-# Of a call's first request LiteLLM's own time-out comes first, and says what it waited for; ours ends all others.
-GRACE_S = 0.1
+#: The start of a model's name: a vLLM server of one's own.
 HOSTED = "hosted_vllm/"
-# Models that this package runs itself (`flip_plugin.evals.judges.offline`).
+#: The start of a model's name: one that this package runs itself (`flip_plugin.evals.judges.offline`).
 OFFLINE = "vllm:"
 
 
@@ -54,7 +52,7 @@ class JudgeClient:
 
     `api_base`: a URL (commas separate several), a list of them, or None: then
     ``HOSTED_VLLM_API_BASE`` for ``hosted_vllm/`` models, and LiteLLM's own choice for
-    others. `timeout` is in seconds, for a call with its retries; `max_attempts=None`
+    others. `timeout` is in seconds, for a question with its retries; `max_attempts=None`
     tries until then. `max_concurrency` bounds the requests in flight from this process.
     `thinking=False` asks a vLLM server's chat template not to think. `extra_body` is added
     to the request's body. `record` is called with (messages, reply) after every call.
@@ -101,7 +99,7 @@ class JudgeClient:
             self._open_cache()  # a path of no use is an error here, not in the middle of a run
 
     def _reset(self) -> None:
-        self._state: _State | None = None
+        self._state: OnLoop | None = None
         self._cache: ReplyCache | None = None
         self._counts: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=10_000)
@@ -164,7 +162,7 @@ class JudgeClient:
         return await on_judge_loop(self._count_tokens(messages))
 
     async def _count_tokens(self, messages: Messages) -> int | None:
-        state = self._get_state()
+        state = self._on_loop()
         up = [replica.url for replica in state.pool.replicas if not replica.down and replica.url]
         if not up:
             return None
@@ -175,45 +173,48 @@ class JudgeClient:
     async def _complete(
         self, messages: Messages, response_format: Mapping[str, Any] | None, seed: int | None
     ) -> JudgeReply:
-        request = {"model": self.model, "messages": [sendable(turn) for turn in messages], **self.sampling}
+        """`complete` on the judge's loop."""
+        body = {"model": self.model, "messages": [sendable(turn) for turn in messages], **self.sampling}
         if seed is not None:
-            request["seed"] = seed
+            body["seed"] = seed
         if response_format is not None:
-            request["response_format"] = dict(response_format)
-        state = self._get_state()
+            body["response_format"] = dict(response_format)
         if self.cache_path is None:
-            reply = await self._in_turn(request, state)
+            reply = await self._ask_in_turn(body)
         elif self.temperature == 0:
-            reply = await self._shared(request, state)
+            reply = await self._ask_once_for_all(body)
         else:
-            reply = await self._from_cache(request) or await self._into_cache(request, state)
+            reply = await self._from_cache(body) or await self._into_cache(body)
         self._count(reply)
         return reply
 
-    async def _in_turn(self, request: dict[str, Any], state: _State) -> JudgeReply:
-        async with state.slots:
-            self._counts["in_flight"] += 1
-            try:
-                return await self._ask(request, state.pool)
-            finally:
-                self._counts["in_flight"] -= 1
-
-    async def _shared(self, request: dict[str, Any], state: _State) -> JudgeReply:
-        """From the cache, or from a like request that is under way, or asked."""
-        key = ReplyCache.key(request)
-        while (under_way := state.shared.get(key)) is not None:
+    async def _ask_once_for_all(self, body: dict[str, Any]) -> JudgeReply:
+        """From the cache, or from the same question that is under way, or asked."""
+        shared, key = self._on_loop().shared, ReplyCache.key(body)
+        while (under_way := shared.get(key)) is not None:
             reply = await asyncio.shield(under_way)
             if reply is not None:  # else whoever asked was cancelled
                 return replace(reply, cached=reply.error is None, attempts=0, seconds=0.0)
-        state.shared[key] = asyncio.get_running_loop().create_future()
+        shared[key] = asyncio.get_running_loop().create_future()
         reply = None
         try:
-            reply = await self._from_cache(request) or await self._into_cache(request, state)
+            reply = await self._from_cache(body) or await self._into_cache(body)
             return reply
         finally:
-            state.shared.pop(key).set_result(reply)
+            shared.pop(key).set_result(reply)
 
-    async def _ask(self, request: dict[str, Any], pool: ReplicaPool) -> JudgeReply:
+    async def _ask_in_turn(self, body: dict[str, Any]) -> JudgeReply:
+        """Ask when one of the `max_concurrency` slots is free."""
+        async with self._on_loop().slots:
+            self._counts["in_flight"] += 1
+            try:
+                return await self._ask(body)
+            finally:
+                self._counts["in_flight"] -= 1
+
+    async def _ask(self, body: dict[str, Any]) -> JudgeReply:
+        """Ask until there is an answer, or no more time."""
+        pool = self._on_loop().pool
         if not pool.replicas:
             text = f"no server for {self.model!r}: give api_base or set HOSTED_VLLM_API_BASE"
             return JudgeReply(error=text, error_kind="bad_request")
@@ -221,81 +222,11 @@ class JudgeClient:
             await in_worker(import_litellm)
         if self.model.startswith(HOSTED):
             free_of_charge(self.model)
-        started = time.monotonic()
-        deadline = started + self.timeout
-        sent = tries = 0
-        outage, failure, last = pool.outage, pool.last_outage, None
-        while True:
-            replica = pool.take(avoid=last)
-            if replica is None:
-                outage = min(outage, pool.outage)
-                # A server that has answered before is most likely being restarted: it is waited for.
-                hopeless = not pool.has_answered and self._tried_enough(tries + pool.outage - outage)
-                if hopeless or time.monotonic() >= deadline:
-                    break
-                await pool.wait(deadline - time.monotonic())
-                failure = pool.last_outage
-                continue
-            sent, last, began = sent + 1, replica, time.monotonic()
-            # A call that tries one that was gone keeps time for another: it may still be gone.
-            until = began + (deadline - began) / 2 if replica.trying and pool.idle_other(replica) else deadline
-            try:
-                outcome = await self._send(request, replica, until)
-                if isinstance(outcome, JudgeReply):
-                    seconds = time.monotonic() - started
-                    pool.worked(replica, outcome.seconds)
-                    return replace(outcome, seconds=seconds, attempts=sent)
-                failure = outcome
-                backoff = min(FIRST_PAUSE_S * 2.0 ** min(tries, 30), LONGEST_PAUSE_S) * random.uniform(0.5, 1.5)
-                pool.failed(replica, failure, max(backoff, failure.retry_after or 0.0), FIRST_PAUSE_S, began)
-            finally:
-                pool.give_back(replica)
-            if failure.kind not in RETRIED:
-                break
-            if failure.unreachable:
-                continue  # to another at once, or to wait with all the others
-            tries += 1
-            # Elsewhere at once, or here after as long as the server asks for.
-            elsewhere = failure.kind in ("rate_limit", "connection") and pool.idle_other(replica)
-            pause = 0.0 if elsewhere else max(backoff, (failure.retry_after or 0.0) + 0.1 * backoff)
-            if self._tried_enough(tries) or time.monotonic() + pause >= deadline:
-                break
-            await asyncio.sleep(pause)
-        assert failure is not None
-        return JudgeReply(
-            seconds=time.monotonic() - started,
-            attempts=sent,
-            api_base=last.url if last else None,
-            error=failure.text,
-            error_kind=failure.kind,
-        )
 
-    def _tried_enough(self, tries: int) -> bool:
-        return self.max_attempts is not None and tries >= self.max_attempts
+        async def send_to(replica: Replica, deadline: float) -> JudgeReply | Failure:
+            return await send(body, replica.url, api_key=self._api_key, timeout=self.timeout, deadline=deadline)
 
-    async def _send(self, request: dict[str, Any], replica: Replica, deadline: float) -> JudgeReply | Failure:
-        """One request. What LiteLLM raises derives from OpenAI's error, whatever the server did."""
-        from openai import OpenAIError
-
-        litellm, sent = import_litellm(), time.monotonic()
-        left = max(deadline - sent, 0.001)
-        try:
-            # LiteLLM's own timeout is per read; a server that trickles would outlive it. And it must be the same for
-            # all calls: older LiteLLMs keep a client, with its connections, for each value that they have seen.
-            async with asyncio.timeout(left + GRACE_S):
-                with unlogged():
-                    raw = await litellm.acompletion(
-                        **request,
-                        api_base=replica.url,
-                        api_key=self._api_key,
-                        timeout=self.timeout,
-                        num_retries=0,
-                        max_retries=0,
-                        drop_params=True,
-                    )
-        except (OpenAIError, TimeoutError, OSError) as error:
-            return classify(error, timeout=self.timeout, keys=[self._api_key])
-        return read_reply(raw, time.monotonic() - sent, replica.url)
+        return await Question(pool, send_to, timeout=self.timeout, max_attempts=self.max_attempts).answer()
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start (or unpickling) and latency percentiles in seconds.
@@ -322,30 +253,37 @@ class JudgeClient:
             self._counts.update(reply.usage)
         self._counts["ok" if reply.error is None else f"error_{reply.error_kind}"] += 1
 
-    def _get_state(self) -> _State:
-        if self._state is None or self._state.pid != os.getpid() or not self._state.pool.replicas:
-            bases = self.api_bases or self._bases_from_environment(self.model)
-            if not bases and not self.model.startswith(HOSTED):
-                bases = [None]
-            if not self.model.startswith((HOSTED, "openai/")):
-                allow_blocking_calls()
-            slots = asyncio.Semaphore(self.max_concurrency)
-            self._state = _State(os.getpid(), slots, ReplicaPool(bases), TokenCounter(self.model, self._api_key))
-        return self._state
+    def _on_loop(self) -> OnLoop:
+        """What this client has on the judge's loop of this process; a fork makes its own."""
+        state = self._state
+        if state is None or state.pid != os.getpid() or (not state.pool.replicas and self._servers()):
+            state = self._state = self._make_state()
+        return state
 
-    async def _from_cache(self, request: dict[str, Any]) -> JudgeReply | None:
+    def _make_state(self) -> OnLoop:
+        if not self.model.startswith((HOSTED, "openai/")):
+            allow_blocking_calls()
+        slots = asyncio.Semaphore(self.max_concurrency)
+        return OnLoop(os.getpid(), slots, ReplicaPool(self._servers()), TokenCounter(self.model, self._api_key))
+
+    def _servers(self) -> list[str | None]:
+        """The URLs to ask, where the environment may have them by now; None is LiteLLM's own choice."""
+        bases = self.api_bases or self._bases_from_environment(self.model)
+        return bases if bases or self.model.startswith(HOSTED) else [None]
+
+    async def _from_cache(self, body: dict[str, Any]) -> JudgeReply | None:
         try:
-            found = await in_worker(lambda: self._open_cache().get(request))
+            found = await in_worker(lambda: self._open_cache().get(body))
         except sqlite3.Error:  # a full disk, a file that went away: the judge can still be asked
             self._counts["cache_errors"] += 1
             return None
         return replace(JudgeReply(**found), cached=True, attempts=0, seconds=0.0) if found else None
 
-    async def _into_cache(self, request: dict[str, Any], state: _State) -> JudgeReply:
-        reply = await self._in_turn(request, state)
+    async def _into_cache(self, body: dict[str, Any]) -> JudgeReply:
+        reply = await self._ask_in_turn(body)
         if reply.error is None and reply.text:
             try:
-                await in_worker(lambda: self._open_cache().put(request, asdict(reply)))
+                await in_worker(lambda: self._open_cache().put(body, asdict(reply)))
             except sqlite3.Error:
                 self._counts["cache_errors"] += 1
         return reply
@@ -363,22 +301,17 @@ class JudgeClient:
 
 
 @dataclass
-class _State:
-    """What a client has on the judge's loop of one process."""
+class OnLoop:
+    """What a client has on the judge's loop of one process.
+
+    `slots` bounds the questions in flight; `shared` has those under way that others wait for, by key of the cache.
+    """
 
     pid: int
     slots: asyncio.Semaphore
     pool: ReplicaPool
     tokens: TokenCounter
     shared: dict[str, asyncio.Future[JudgeReply | None]] = field(default_factory=dict)
-
-
-def sendable(turn: dict[str, Any]) -> dict[str, Any]:
-    """The message without lone surrogates, which no HTTP body can hold."""
-    content = turn.get("content")
-    if not isinstance(content, str) or content.isascii():
-        return dict(turn)
-    return {**turn, "content": content.encode("utf-8", "replace").decode("utf-8")}
 
 
 def _split_bases(api_base: str | list[str] | None) -> list[str | None]:

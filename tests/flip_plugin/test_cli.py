@@ -89,7 +89,7 @@ def test_results_of_other_input_or_judge_are_not_mixed(score, judge, tmp_path, m
 
 
 def test_a_dead_judge_stops_the_run(score, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.001)
     assert score("--api_base", "http://127.0.0.1:9/v1", given=rows(200)) == 2
     assert "failed 32 times in a row" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()

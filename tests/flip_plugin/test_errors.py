@@ -19,7 +19,7 @@ WHOLE = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "ch
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
 
 
 def client(base, model="hosted_vllm/m", **given):

@@ -59,7 +59,7 @@ SENT_AGAIN = {"reset"}
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
 
 
 class Misbehaving:

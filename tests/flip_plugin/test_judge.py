@@ -18,7 +18,7 @@ ASK = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
 
 
 def client(base, **given):

@@ -122,7 +122,7 @@ def test_b12_b14_nothing_is_deleted_from_the_instruction(truth, reference):
 # C: a failed judgement is no reward.
 @pytest.mark.parametrize("answer", [(500, "down"), (400, "bad"), (401, "key"), "no JSON here", None])
 async def test_c1_failure_is_missing_not_zero(judge, answer, monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
     judge.answers = [answer]
     result = await FlipReward("hosted_vllm/m", judge.base, timeout=5).score(TRUTH, "Leaves fall")
     assert result.score is None  # the reference: 0.0

@@ -24,8 +24,8 @@ def client(base, **given):
 
 @pytest.fixture
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("flip_plugin.judge.client.LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flip_plugin.judge.retries.LONGEST_PAUSE_S", 0.05)
     monkeypatch.setattr("flip_plugin.judge.replicas.LONGEST_REST_S", 0.1)
 
 

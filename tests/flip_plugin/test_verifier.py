@@ -208,7 +208,7 @@ async def test_upstream_never_sees_an_exception(upstream, monkeypatch, tmp_path,
 
 
 async def test_upstream_asks_until_the_timeout(upstream, judge, monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.client.LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("flip_plugin.judge.retries.LONGEST_PAUSE_S", 0.2)
     judge.answers = [(503, "busy")] * 8 + judge.answers
     assert (await upstream.async_call([], "Leaves", ASKED)).score == 1.0
     assert len(judge.requests) == 9

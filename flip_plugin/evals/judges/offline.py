@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.judge.client import OFFLINE, JudgeClient, Messages, _State, sendable
+from flip_plugin.judge.client import OFFLINE, JudgeClient, Messages, OnLoop
 from flip_plugin.judge.event_loop import in_worker, on_judge_loop, run_sync
+from flip_plugin.judge.http_request import sendable
 from flip_plugin.judge.replicas import ReplicaPool
 from flip_plugin.judge.reply import JudgeReply
 from flip_plugin.judge.tokens import TokenCounter
@@ -172,9 +173,9 @@ class OfflineClient(JudgeClient):
         reply = await self.engine.ask({"count": [sendable(turn) for turn in messages], "template": template})
         return reply.get("tokens")
 
-    async def _ask(self, request: dict[str, Any], pool: ReplicaPool) -> JudgeReply:
+    async def _ask(self, body: dict[str, Any]) -> JudgeReply:
         started = time.monotonic()
-        reply = await self.engine.ask({name: value for name, value in request.items() if name != "model"})
+        reply = await self.engine.ask({name: value for name, value in body.items() if name != "model"})
         seconds = time.monotonic() - started
         if "error" in reply:
             return JudgeReply(seconds=seconds, attempts=1, error=reply["error"], error_kind=reply["kind"])
@@ -186,11 +187,13 @@ class OfflineClient(JudgeClient):
             attempts=1,
         )
 
-    def _get_state(self) -> _State:
-        if self._state is None or self._state.pid != os.getpid():
-            slots = asyncio.Semaphore(self.max_concurrency)
-            self._state = _State(os.getpid(), slots, ReplicaPool([]), TokenCounter(self.model, None))
-        return self._state
+    def _make_state(self) -> OnLoop:
+        return OnLoop(
+            os.getpid(), asyncio.Semaphore(self.max_concurrency), ReplicaPool([]), TokenCounter(self.model, None)
+        )
+
+    def _servers(self) -> list[str | None]:
+        return []
 
 
 @contextmanager
