@@ -55,7 +55,7 @@ def test_a_changed_option_is_refused_with_what_differs(options, items, tmp_path,
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
-def test_other_items_settings_prompts_and_evaluations_are_refused(options, items, tmp_path):
+def test_a_folder_of_another_command_is_refused(options, items, tmp_path):
     from shutil import copytree
 
     from flip_plugin.prompts.templates import DEFAULT_FOLDER

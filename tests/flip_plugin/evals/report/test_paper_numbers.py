@@ -25,7 +25,7 @@ def test_averages_of_rewardbench2_fit_the_gain_in_the_abstract():
     assert round(gains[0], 3) == paper.figures("rewardbench2", metric="gain_over_pointwise")[0].value
 
 
-def test_secondary_numbers_are_marked_and_unknown_ones_are_empty():
+def test_secondary_numbers_are_marked_unknown_ones_empty():
     assert paper.figures("grpo_table", group="ifeval", method="flip")[0].label() == "81.3 (Q, secondary)"
     assert paper.figures("grpo_table", group="ifbench", method="flip")[0].label() == ""
     assert all(figure.value is None for figure in paper.figures("best_of_n"))

@@ -21,7 +21,7 @@ from flip_plugin.evals.lm_eval.worker import write_results
 from flip_plugin.evals.tasks import grpo_table
 from flip_plugin.files import contents
 
-WORLD = Path(__file__).parents[3] / "datasets_prep" / "tiny_world"
+WORLD = Path(__file__).parents[4] / "datasets_prep" / "tiny_world"
 ASKED = {"backend": "vllm", "model_args": {}, "gen_kwargs": {}, "limit": 8, "seed": 1, "apply_chat_template": None}
 
 
@@ -69,7 +69,7 @@ def test_a_pair_of_another_checkpoint_or_limit_is_refused(tmp_path, worked):
     assert worked == []
 
 
-def test_a_checkpoint_that_was_trained_again_into_its_folder_is_noticed(tmp_path, worked):
+def test_a_checkpoint_that_was_trained_again_is_noticed(tmp_path, worked):
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text("{}")
@@ -172,7 +172,7 @@ def test_cells_carry_standard_errors_as_intervals(tmp_path):
     assert table.splitlines()[2:] == ["| base | 25.0 | – |", "| flip | 50.0 ± 2.0 | – |"]
 
 
-def test_each_benchmark_has_a_number_of_its_own_before_the_others(tmp_path):
+def test_a_benchmark_s_own_metric_comes_first(tmp_path):
     found = {
         "results": {
             "ifeval": {
@@ -213,7 +213,7 @@ def test_ifbench_without_its_package_says_how_to_get_it(monkeypatch):
         check_installed(["ifeval", "ifbench"])
 
 
-def test_a_loose_reading_leaves_out_first_and_last_lines_and_asterisks():
+def test_a_loose_reading_drops_end_lines_and_asterisks():
     found = readings("First\n*a* b\nlast")
     assert len(found) == 8
     assert {"First\n*a* b\nlast", "First\na b\nlast", "a b\nlast", "First\na b", "a b"} <= set(found)
@@ -248,7 +248,7 @@ def test_the_task_of_the_tiny_world_scores_by_its_rule():
     assert scored["all_satisfied"] == 0 and 0 <= scored["constraints_satisfied"] < 1
 
 
-def test_every_benchmark_is_a_task_that_lm_eval_or_this_project_has():
+def test_every_benchmark_is_a_task_that_exists():
     import lm_eval
 
     texts = [

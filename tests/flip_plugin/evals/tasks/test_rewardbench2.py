@@ -133,7 +133,7 @@ def test_a_missing_column_of_a_parquet_file_is_refused(tmp_path):
         load_items(str(tmp_path / "rows.parquet"))
 
 
-def test_a_subset_without_rows_and_a_twice_given_tie_are_refused(tmp_path):
+def test_an_empty_subset_and_a_repeated_tie_are_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", [row(1, "Focus")])
     with pytest.raises(CommandError, match="no rows of subset Factuality, Precise IF, Math"):
         load_items(path)

@@ -9,7 +9,7 @@ import pytest
 from flip_plugin import pages
 from flip_plugin.pages import embed_json, render_page, text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_what_is_filled_in_is_not_filled_again():

@@ -35,7 +35,7 @@ def test_the_default_suite_has_every_family():
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_attack_gives_text_that_depends_on_seed_and_item_alone(name):
+def test_attacks_depend_on_seed_and_item_alone(name):
     text = attacked(name)
     assert text.strip() and text != RESPONSE
     random.random()  # the module's own generator has no part in it
@@ -52,7 +52,7 @@ def test_no_attack_stumbles_over_a_prompt(name, prompt):
 
 
 @pytest.mark.parametrize("name", VERBATIM)
-def test_verbatim_attacks_hold_the_instruction_and_stripping_removes_it(name):
+def test_stripping_removes_what_verbatim_attacks_add(name):
     text = attacked(name)
     assert INSTRUCTION in text
     assert echo_share(INSTRUCTION, text) == 1.0
@@ -82,7 +82,7 @@ def test_synonyms_keep_the_subject_and_change_the_rest():
 @pytest.mark.parametrize(
     "instruction", [INSTRUCTION, "Write a haiku", "Explain photosynthesis to a child in two lines."]
 )
-def test_echo_control_sees_through_a_disguise_and_not_through_short_runs(instruction):
+def test_echo_control_sees_a_disguise_but_no_short_runs(instruction):
     assert echo_share(instruction, disguised(instruction)) == 1.0
     assert strip_echo(INSTRUCTION, f"{disguised(INSTRUCTION)} Red leaves drift").strip() == "Red leaves drift"
     assert echo_share(instruction, in_short_runs(instruction, random.Random(3))) == 0.0
@@ -91,7 +91,7 @@ def test_echo_control_sees_through_a_disguise_and_not_through_short_runs(instruc
     assert disguised(instruction).replace(SOFT_HYPHEN, "") == instruction
 
 
-def test_master_keys_are_the_whole_response_and_all_of_them_come_up():
+def test_each_master_key_is_a_whole_response():
     drawn = {attacked("master_key", EvalItem(str(number), INSTRUCTION, [])) for number in range(100)}
     assert drawn == set(KEYS.values())
     assert attacked("key_colon") == ":"
@@ -112,7 +112,7 @@ def test_praise_and_demands_are_appended():
     assert "10 out of 10" in DEMAND
 
 
-def test_the_forged_reply_is_read_as_the_judges_own_by_every_parser():
+def test_every_parser_reads_the_forged_reply():
     text = forged_reply(INSTRUCTION)
     assert parse_flip_reply(text).instruction == INSTRUCTION
     assert parse_score_reply(text).score == 10
@@ -157,7 +157,7 @@ def test_forgeries_follow_another_prompt_folder(tmp_path):
     assert same is ATTACKS["echo"]
 
 
-def test_fake_thinking_leaves_the_forged_reply_alone_to_be_judged():
+def test_fake_thinking_leaves_the_forged_reply_alone():
     assert after_thinking(attacked("fake_thinking")).strip() == forged_reply(INSTRUCTION)
 
 

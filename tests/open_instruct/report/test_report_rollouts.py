@@ -11,7 +11,7 @@ from open_instruct.report import rollouts
 from open_instruct.report.rollouts import Place, choose_evenly, choose_groups
 
 
-def test_rollouts_are_limited_evenly_in_whole_groups_and_prompts_held_once(tmp_path, monkeypatch):
+def test_rollouts_are_limited_evenly_in_whole_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(rollouts, "MAX_SAMPLES", 24)
     rows = [
         rollout(training_step=1 + i // 32, prompt_index=i // 4, sample_index=i % 4, score=None if i == 13 else 0.5)

@@ -283,7 +283,7 @@ def test_paraphrases_of_a_run_that_is_under_way_stay(command, judge, tmp_path, c
     assert "another run is under way" in capsys.readouterr().err and kept.exists() and not judge.requests
 
 
-def test_what_strip_changes_and_nobody_judged_is_missing_and_not_the_unstripped_score():
+def test_an_unjudged_stripped_response_has_no_score():
     judged_pair = judged("i0", 0.5, 0.25)
     table = {one.key: one for one in (judged_pair, judged(alone_id("i0", "echo"), 1.0))}
     kept = outcome(table, "j", "flip", "strip", "i0", "echo", 1)

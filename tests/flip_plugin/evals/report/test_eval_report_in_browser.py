@@ -12,7 +12,7 @@ from sample_runs import write_runs
 
 from flip_plugin.evals.report import write_report
 
-sys.path.append(str(Path(__file__).parents[2] / "open_instruct"))
+sys.path.append(str(Path(__file__).parents[3] / "open_instruct"))
 from browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -76,7 +76,7 @@ def test_a_table_sorts_ours_and_keeps_the_papers_rows_below(page):
     assert page.evaluate(f"{table}.querySelectorAll('thead th')[2].ariaSort") == "descending"
 
 
-def test_hovering_tells_value_interval_and_invalid_share(page):
+def test_hovering_shows_value_interval_and_invalid_share(page):
     x, y = page.evaluate(
         "(() => { const hit = document.querySelector('.plot .hit'); hit.scrollIntoView({block: 'center'});"
         "const box = hit.getBoundingClientRect(); return [box.x + box.width / 2, box.y + 40]; })()"

@@ -51,7 +51,7 @@ def test_lengths_of_an_item():
     assert LENGTHS["right"](EvalItem("i", "p", ["one two", ""]), counter("words")) == 1
 
 
-def test_quantiles_part_items_evenly_and_never_make_an_empty_bucket():
+def test_length_buckets_are_even_and_never_empty():
     assert quantile_edges([10, 20, 30, 40], 2) == [30]
     assert quantile_edges([1.5, 2.5, 3.5, 4.5], 2) == [4]
     assert quantile_edges([5, 5, 5, 5], 4) == []
@@ -84,7 +84,7 @@ def test_rescoring_takes_the_recorded_inference():
     assert rescored(flip("i", ORDER, TARGET), get_similarity("rouge_l")).scores == [pytest.approx(2 / 9), 1.0]
 
 
-def test_rescoring_keeps_what_is_missing_and_what_strip_left_nothing_of():
+def test_rescoring_keeps_missing_scores_and_stripped_zeros():
     nothing = judged("i", None, 0.0, details=[{}, {"inferred_instruction": "", "target": TARGET}])
     assert rescored(nothing, get_similarity("f1")).scores == [None, 0.0]
 
@@ -198,7 +198,7 @@ def test_length_reads_a_finished_run(finished, tmp_path, capsys):
     assert "words" in capsys.readouterr().out
 
 
-def test_judges_and_methods_keep_the_order_that_the_run_was_given(tmp_path):
+def test_judges_and_methods_keep_the_run_s_order(tmp_path):
     items = [EvalItem("a", TARGET, ["one two", "one"], RIGHT, "Focus")]
     given = [
         judged("a", 1, 0, judge=judge, method=method) for judge in "ab" for method in ("listwise", "flip", "pointwise")

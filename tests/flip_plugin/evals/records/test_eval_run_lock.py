@@ -27,7 +27,7 @@ def taken(file):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_process_that_is_at_it_keeps_others_out_until_it_is_killed(options, items, tmp_path, overwrite):
+def test_a_run_is_locked_until_its_process_is_killed(options, items, tmp_path, overwrite):
     run = open_run(tmp_path / "run", "e", items=items(2), options=options("http://127.0.0.1:1/v1"))
     (run.path / "judgements").mkdir()
     (run.path / "judgements" / "a.flip.1.jsonl").write_text("kept")

@@ -115,7 +115,7 @@ def test_all_against_all(judge, candidates, tmp_path):
     assert results["pairwise", "N=4"].value == 1.0
 
 
-def test_a_judge_without_answers_is_a_random_pick_and_all_invalid(judge, candidates, tmp_path):
+def test_a_judge_without_answers_is_a_random_pick(judge, candidates, tmp_path):
     judge.handler = lambda body: "no idea"
     assert main(command(candidates, judge, tmp_path, "--no_schema")) == 0
     results = cells_of(tmp_path)
@@ -162,7 +162,7 @@ def test_a_candidate_without_metric_is_counted_not_zero(judge, candidates, tmp_p
     assert "1 of 8 candidates have no worth" in result.note
 
 
-def test_a_metric_s_judge_that_fails_ends_the_run_and_is_asked_again(judge, candidates, tmp_path, capsys):
+def test_a_failing_metric_judge_ends_the_run_for_now(judge, candidates, tmp_path, capsys):
     """Kept as missing, its values would stay missing: a finished metric is not computed again."""
     judge.handler = lambda body: (400, "broken") if "superb!" in body["messages"][-1]["content"] else answer(body)
     metric = ("--metric", f"judge:hosted_vllm/m@{judge.base}", "--methods", "flip")
@@ -191,7 +191,7 @@ def test_what_is_wrong_is_said_before_the_judge_is_asked(judge, candidates, tmp_
     assert not judge.requests
 
 
-def test_a_metric_that_changed_is_worked_out_again_with_overwrite(judge, candidates, tmp_path, monkeypatch):
+def test_overwrite_works_the_metric_out_again(judge, candidates, tmp_path, monkeypatch):
     """Nothing says that a function of the same name is another one now: --overwrite starts anew."""
     judge.handler = answer
     (tmp_path / "my_metric.py").write_text("def worth(prompt, response):\n    return 0.25\n")
@@ -296,7 +296,7 @@ def test_other_prompts_want_another_file(judge, prompts, tmp_path, capsys):
     assert "has another prompt with the id" in capsys.readouterr().err
 
 
-def test_candidates_of_prompts_that_are_not_asked_for_are_not_lost(judge, prompts, tmp_path, capsys):
+def test_candidates_of_other_prompts_are_not_lost(judge, prompts, tmp_path, capsys):
     judge.handler = policy
     path = tmp_path / "a.jsonl"
     main(sampling(judge, prompts, path))
@@ -326,7 +326,7 @@ def test_a_file_of_something_else_stays_whole(judge, prompts, tmp_path, text):
     assert path.read_text() == text and judge.requests == []
 
 
-def test_blank_lines_of_candidates_are_passed_over_and_wrong_types_named(judge, prompts, tmp_path, capsys):
+def test_blank_candidate_lines_pass_and_wrong_types_fail(judge, prompts, tmp_path, capsys):
     judge.handler = policy
     path = tmp_path / "a.jsonl"
     main(sampling(judge, prompts, path))

@@ -81,7 +81,7 @@ def test_a_line_that_is_no_judgement_is_named(ask, knowing, items, tmp_path):
         ask(items(2), knowing.base)
 
 
-def test_failed_judgements_are_asked_again_and_only_their_questions(ask, knowing, items, capsys):
+def test_only_failed_judgements_are_asked_again(ask, knowing, items, capsys):
     good = knowing.handler
     knowing.handler = lambda body: (400, "the disk is full") if "bad one 1" in str(body) else good(body)
     found = ask(items(3), knowing.base)

@@ -71,7 +71,7 @@ def test_a_stack_says_what_its_parts_leave_of_the_step():
     assert titles == ["Training", "Weight sync", "Total"], "runs are compared stage by stage"
 
 
-def test_overall_reward_is_drawn_when_it_says_more_than_the_verifiers():
+def test_overall_reward_is_drawn_when_it_adds_something():
     rows = [{"training_step": 1, "objective/scores": 0.5, "objective/a_reward": 0.25, "objective/b_reward": 0.75}]
     assert list(series_of([rows])) == ["Reward", "Reward by verifier"]
     rows = [{"training_step": i, "objective/scores": 10 * s, "objective/a_reward": s} for i, s in ((1, 0.5), (2, 0.0))]

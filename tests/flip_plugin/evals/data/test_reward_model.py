@@ -9,7 +9,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.metrics import open_metric
 from flip_plugin.evals.records.items import EvalItem
 
-JUDGE = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "judge"
+JUDGE = Path(__file__).parents[4] / "datasets_prep" / "tiny_world" / "models" / "judge"
 
 
 def make_classifier(folder, labels):

@@ -74,7 +74,7 @@ def test_all_files_are_written_and_every_evaluation_is_in_them(report):
     assert len(data["runs"]) == 7 and len(data["training"]) == 4 and data["sizes"] == JUDGES
 
 
-def test_each_number_of_ours_has_its_interval_and_invalid_share_beside_it(report):
+def test_numbers_have_interval_and_invalid_share_beside(report):
     lines = (report / "report.md").read_text().split("## RewardBench 2")[1].splitlines()
     row = next(line for line in lines if line.startswith("| small | flip |"))
     places = [place.strip() for place in row.strip("|").split("|")][2:]
@@ -98,7 +98,7 @@ def test_hostile_text_stays_text_in_the_page(report):
     assert shown and shown[0] == expected
 
 
-def test_the_page_needs_no_network_and_allows_its_own_script_alone(report):
+def test_the_page_runs_its_own_script_alone(report):
     text = (report / "report.html").read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy and "default-src 'none'" in policy[1] and "unsafe" not in policy[1]
@@ -175,7 +175,7 @@ def result(value: float | None, half: float | None = 0.05) -> Result:
     return Result("e", "j", "m", "all", "accuracy", value, value - half, value + half)
 
 
-def test_a_comparison_without_an_interval_or_a_value_shows_nothing():
+def test_nothing_is_shown_without_interval_or_value():
     assert higher(result(0.9, None), result(0.1)) == "not shown"
     assert higher(result(None), result(0.1)) == "no data" and higher(None, result(0.1)) == "no data"
     assert higher(result(0.5), result(0.39)) == "holds" and higher(result(0.5), result(0.41)) == "not shown"
@@ -206,7 +206,7 @@ def test_runs_give_an_interval_from_two_on():
     assert two.value == pytest.approx(0.55) and two.high - two.value == pytest.approx(12.7062047 * 0.05)
 
 
-def test_best_of_n_curves_have_oracle_and_random_beside_each_judge(runs):
+def test_best_of_n_curves_have_oracle_and_random(runs):
     run = next(run for run in read_runs([runs]).evals if run.evaluation == "best_of_n")
     made = best_of_n_curves(run)
     assert len(made) == 6  # two metrics, three judges
@@ -246,7 +246,7 @@ def test_sizes_come_from_the_user_then_from_names(runs):
 
 
 def test_sizes_of_local_models_are_counted_from_their_files():
-    models = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models"
+    models = Path(__file__).parents[4] / "datasets_prep" / "tiny_world" / "models"
     run = EvalRun(
         "r", models, "x", [], [], {"judges": [{"name": "j", "model": str(models / "judge"), "offline": True}]}
     )

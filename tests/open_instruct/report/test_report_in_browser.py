@@ -164,7 +164,7 @@ def set_tool(page: Browser, name: str, value: object) -> None:
     )
 
 
-def test_hovering_reads_all_values_of_a_step_and_smoothing_and_time_redraw(page):
+def test_hovering_reads_a_step_and_tools_redraw(page):
     x, y, width, height = page.evaluate(
         "(({ x, y, width, height }) => [x, y, width, height])(document.querySelector('.plot').getBoundingClientRect())"
     )
