@@ -1,8 +1,13 @@
 """One event loop for a process's judge calls, in a background thread.
 
-A LiteLLM call costs milliseconds of Python, and importing LiteLLM seconds. The caller's
-loop may drive an engine or a trainer, so none of that runs on it: it only waits. LiteLLM pools connections per
-loop, so one long-lived loop also keeps them open between calls, whatever loops come and go.
+Why not the caller's loop: a LiteLLM call costs milliseconds of Python, and importing LiteLLM seconds, while that loop
+may drive an engine or a trainer. So it only waits. LiteLLM pools connections per loop, so one long-lived loop also
+keeps them open between calls, whatever loops come and go.
+
+`on_judge_loop` is for coroutines: it awaits one on the judge's loop. `run_sync` is for plain functions: it blocks.
+`in_worker` runs slow work of ours in a thread, off both loops.
+
+Why not ``asyncio.run_coroutine_threadsafe`` for the first: see `_Bridge`.
 """
 
 from __future__ import annotations
@@ -23,19 +28,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Each with the process that made it: a fork inherits the variables, not the threads.
 _running: tuple[int, asyncio.AbstractEventLoop] | None = None
 _workers: tuple[int, ThreadPoolExecutor] | None = None
-_wide = False
+_has_many_threads = False
 _lock = threading.Lock()
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bridge] = weakref.WeakKeyDictionary()
 
 
 def judge_loop() -> asyncio.AbstractEventLoop:
     """This process's loop for judge calls, started when first asked for. A fork starts its own."""
-    global _running, _wide
+    global _running, _has_many_threads
     with _lock:
         if _running is None or _running[0] != os.getpid():
-            _wide = False
+            _has_many_threads = False
             loop = asyncio.new_event_loop()
             loop.set_default_executor(ThreadPoolExecutor(1, "flip-litellm"))
             thread = threading.Thread(target=loop.run_forever, name="flip-judge", daemon=True)
@@ -51,9 +57,9 @@ def allow_blocking_calls() -> None:
     Called on the judge's loop. LiteLLM prepares each call in a thread of the loop's pool. One
     thread does for that, and more would all compete with the callers' loops for the interpreter.
     """
-    global _wide
-    if not _wide:
-        _wide = True
+    global _has_many_threads
+    if not _has_many_threads:
+        _has_many_threads = True
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32, "flip-litellm"))
 
 
@@ -67,68 +73,19 @@ async def in_worker(function: Callable[..., T], *arguments: Any) -> T:
 
 async def on_judge_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await the coroutine on the judge's loop; cancelling this cancels it."""
-    loop, here = judge_loop(), asyncio.get_running_loop()
-    if here is loop:
+    judges, callers = judge_loop(), asyncio.get_running_loop()
+    if callers is judges:
         return await coroutine
-    bridge = _bridges.get(here)
-    if bridge is None or bridge.there is not loop:
+    bridge = _bridges.get(callers)
+    if bridge is None or bridge.judges is not judges:
         with _lock:
-            bridge = _bridges[here] = _Bridge(here, loop)
+            bridge = _bridges[callers] = _Bridge(callers, judges)
     return await bridge.send(coroutine)
 
 
-class _Bridge:
-    """From one loop to the judge's and back, a batch at a time.
-
-    Waking the other loop is a system call, and after each the thread queues for the interpreter
-    lock behind the judge's thread, 5 ms at worst: 256 calls that start at once would hold up their
-    loop for a second. So what gathers during one turn of a loop crosses together.
-    """
-
-    def __init__(self, here: asyncio.AbstractEventLoop, there: asyncio.AbstractEventLoop) -> None:
-        self._here, self.there = weakref.ref(here), there
-        self._leaving: list[_Errand] = []
-        self._returning: list[_Errand] = []
-
-    def send(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Called here: a future for the coroutine's result."""
-        here = asyncio.get_running_loop()
-        errand = _Errand(coroutine, here.create_future(), contextvars.copy_context())
-        errand.future.add_done_callback(lambda future: self._cancel(errand) if future.cancelled() else None)
-        if not self._leaving:
-            here.call_soon(self._cross)
-        self._leaving.append(errand)
-        return errand.future
-
-    def _cross(self) -> None:
-        leaving, self._leaving = self._leaving, []
-        self.there.call_soon_threadsafe(self._start, leaving)
-
-    def _cancel(self, errand: _Errand) -> None:
-        self.there.call_soon_threadsafe(errand.cancel)
-
-    def _start(self, errands: list[_Errand]) -> None:
-        for errand in errands:
-            errand.start(self.there)
-            assert errand.task is not None
-            errand.task.add_done_callback(lambda _, errand=errand: self._finished(errand))
-
-    def _finished(self, errand: _Errand) -> None:
-        if not self._returning:
-            self.there.call_soon(self._cross_back)
-        self._returning.append(errand)
-
-    def _cross_back(self) -> None:
-        returning, self._returning = self._returning, []
-        here = self._here()
-        with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits
-            if here is not None:
-                here.call_soon_threadsafe(_deliver, returning)
-
-
 @dataclass(eq=False)
-class _Errand:
-    """A coroutine for the judge's loop, and the future that its sender waits for."""
+class _Job:
+    """A coroutine for the judge's loop, its task there, and the future on the caller's loop that waits for it."""
 
     coroutine: Coroutine[Any, Any, Any]
     future: asyncio.Future[Any]
@@ -136,21 +93,77 @@ class _Errand:
     task: asyncio.Task[Any] | None = None
     cancelled: bool = False
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.task = loop.create_task(self.coroutine, context=self.context)
-        if self.cancelled:
-            self.task.cancel()
 
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+class _Bridge:
+    """From a caller's loop to the judge's and back, a batch at a time.
+
+    Waking another loop is a system call, and after each the thread queues for the interpreter lock behind the
+    judge's thread, 5 ms at worst: 256 calls that start at once would hold up their loop for a second. So what gathers
+    during one turn of a loop crosses together. The way of a job:
+
+    1. `send`, on the caller's loop: the job joins `_to_judge`; the first of a batch schedules 2.
+    2. `_hand_over`: one wake-up takes the whole batch to the judge's loop.
+    3. `_start`, on the judge's loop: a task for each job.
+    4. `_task_ended`: the job joins `_to_caller`; the first of a batch schedules 5.
+    5. `_hand_back`: one wake-up takes the batch to the caller's loop.
+    6. `_deliver`, on the caller's loop: results and exceptions go into the futures.
+
+    `_to_judge` is touched by the caller's thread alone, `_to_caller` by the judge's alone, so neither needs a lock.
+    """
+
+    def __init__(self, callers: asyncio.AbstractEventLoop, judges: asyncio.AbstractEventLoop) -> None:
+        self._callers = weakref.ref(callers)  # bridges are kept by loop: this must not keep the loop alive
+        self.judges = judges
+        self._to_judge: list[_Job] = []
+        self._to_caller: list[_Job] = []
+
+    def send(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """On the caller's loop: a future for the coroutine's result; cancelling it cancels the coroutine."""
+        loop = asyncio.get_running_loop()
+        job = _Job(coroutine, loop.create_future(), contextvars.copy_context())
+        job.future.add_done_callback(lambda future: self._cancel_on_judges_loop(job) if future.cancelled() else None)
+        if not self._to_judge:
+            loop.call_soon(self._hand_over)
+        self._to_judge.append(job)
+        return job.future
+
+    def _hand_over(self) -> None:
+        batch, self._to_judge = self._to_judge, []
+        self.judges.call_soon_threadsafe(self._start, batch)
+
+    def _cancel_on_judges_loop(self, job: _Job) -> None:
+        self.judges.call_soon_threadsafe(self._cancel, job)
+
+    def _start(self, batch: list[_Job]) -> None:
+        for job in batch:
+            job.task = self.judges.create_task(job.coroutine, context=job.context)
+            if job.cancelled:
+                job.task.cancel()
+            job.task.add_done_callback(lambda _, job=job: self._task_ended(job))
+
+    def _cancel(self, job: _Job) -> None:
+        job.cancelled = True  # a job cancelled before it starts: `_start` sees to it
+        if job.task is not None:
+            job.task.cancel()
+
+    def _task_ended(self, job: _Job) -> None:
+        if not self._to_caller:
+            self.judges.call_soon(self._hand_back)
+        self._to_caller.append(job)
+
+    def _hand_back(self) -> None:
+        batch, self._to_caller = self._to_caller, []
+        callers = self._callers()
+        with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits
+            if callers is not None:
+                callers.call_soon_threadsafe(_deliver, batch)
 
 
-def _deliver(errands: list[_Errand]) -> None:
-    for errand in errands:
-        future, task = errand.future, errand.task
+def _deliver(batch: list[_Job]) -> None:
+    for job in batch:
+        future, task = job.future, job.task
         assert task is not None
+        # Asked for even where nobody waits any more: asyncio complains of an exception that was never looked at.
         error = None if task.cancelled() else task.exception()
         if future.done():
             continue
