@@ -9,20 +9,7 @@
 #   OUTPUT_DIR  a folder for each evaluation (default: output/eval_PROFILE)
 # Arguments are flags of that evaluation, and win over the profile's. The same command continues a stopped run.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
-PYTHON="$ROOT/.venv/bin/python"
-bash "$ROOT/scripts/env.sh"
-read -r KIND _ <"$ROOT/.venv/.flip-env"  # cpu or gpu: what env.sh found
-
-if [[ -z "${PROFILE:-}" && "$KIND" == cpu ]]; then
-    PROFILE=tiny
-    echo "No GPU found: running on the tiny world. PROFILE=paper asks for the real recipes." >&2
-fi
-PROFILE="${PROFILE:-paper}"
-if [[ ! -r "$ROOT/scripts/eval/profiles/$PROFILE.sh" ]]; then
-    echo "PROFILE=$PROFILE is unknown: choose tiny or paper." >&2
-    exit 2
-fi
+source "$(dirname "${BASH_SOURCE[0]}")/../start.sh" eval tiny paper
 OUTPUT_DIR="${OUTPUT_DIR:-output/eval_$PROFILE}"
 METHODS="${METHODS:-flip pointwise listwise pairwise}"
 

@@ -10,20 +10,7 @@
 # Arguments are flags of open_instruct.grpo_fast, and win over the profile's;
 # --dry_run prints what would run where, and loads nothing.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
-PYTHON="$ROOT/.venv/bin/python"
-bash "$ROOT/scripts/env.sh"
-read -r KIND _ <"$ROOT/.venv/.flip-env"  # cpu or gpu: what env.sh found
-
-if [[ -z "${PROFILE:-}" && "$KIND" == cpu ]]; then
-    PROFILE=tiny
-    echo "No GPU found: running the embedded tiny world. PROFILE=single_gpu or paper asks for the real recipes." >&2
-fi
-PROFILE="${PROFILE:-single_gpu}"
-if [[ ! -r "$ROOT/scripts/train/profiles/$PROFILE.sh" ]]; then
-    echo "PROFILE=$PROFILE is unknown: choose tiny, single_gpu or paper." >&2
-    exit 2
-fi
+source "$(dirname "${BASH_SOURCE[0]}")/../start.sh" train tiny single_gpu paper
 OUTPUT_DIR="${OUTPUT_DIR:-output/${PROFILE}_$JUDGE_TYPE}"
 read -ra DATA <<<"${DATASETS:-}"
 PUBLISHED_ROWS=yikeee/rlvr_general_chat  # 12,000 English WildChat prompts, in two taggings
