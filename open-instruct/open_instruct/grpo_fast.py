@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__" and not __package__:
+    # Run by its path: Python has put this folder first, and its `data`, `config` or `run` would shadow others' modules.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(here.parent), *(place for place in sys.path if Path(place).resolve() != here)]
+
 from open_instruct.config.args import Args, FlagError
 from open_instruct.config.command_line import parse_args
 from open_instruct.run.dry_run import print_dry_run

@@ -52,7 +52,7 @@ class FlagHelp(argparse.ArgumentDefaultsHelpFormatter):
 def default_text(one: Field[Any]) -> str:
     """A flag's default as it would be typed; "-" where nothing is given."""
     value = one.default if one.default_factory is MISSING else one.default_factory()
-    if value is None or value == "" or value == []:
+    if value in (None, "", []):
         return "-"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 

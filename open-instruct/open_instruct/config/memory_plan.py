@@ -60,6 +60,7 @@ class LearnerMemory:
 
     @property
     def total(self) -> int:
+        """All of it, within a step."""
         return self.weights + self.gradients + self.optimizer + self.reference + self.logits + self.activations
 
 

@@ -37,6 +37,7 @@ class Part:
 
     @property
     def each(self) -> str:
+        """What one actor takes, in words."""
         if 0 < self.gpus < 1:
             return f"{self.gpus:.0%} of a GPU"
         return _count(int(self.gpus), "GPU") if self.gpus else _count(self.cpus, "CPU slot")

@@ -62,8 +62,10 @@ def rollout_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
 
 
 def token_record(group: Group, scored: ScoredSample) -> dict[str, Any]:
-    """What `rollout_record` lacks for training on the sample again: P prompt ids, T response ids, T log-probabilities
-    in nats, the reward's other parts, and each verifier's own score."""
+    """What `rollout_record` lacks for training on the sample again.
+
+    P prompt ids, T response ids, T log-probabilities in nats, the reward's other parts, and each verifier's own score.
+    """
     return {
         "prompt_token_ids": group.row["input_ids_prompt"],
         "token_ids": scored.sample.token_ids,

@@ -1,7 +1,6 @@
-"""Reading the rows of a run, before any model is loaded.
+"""Reading a run's rows before any model is loaded: files, folders and data sets of the hub, each cut to its share.
 
-What a row must hold, and how it is said that it does not: `flip_plugin.rows.checks`, which
-`python -m datasets_prep.validate` runs as well.
+What a row must hold is checked by `flip_plugin.rows.checks`, which `python -m datasets_prep.validate` runs as well.
 """
 
 from __future__ import annotations
@@ -16,32 +15,17 @@ from flip_plugin.rows.checks import (
     ORIGIN,
     ORIGIN_ROW,
     DatasetError,
-    content_text,
-    labels_by_verifier,
     require_columns,
-    validate_rows,
     validate_text,
 )
-from flip_plugin.rows.reading import open_parquet, numbered_rows, split_defects
+from flip_plugin.rows.reading import numbered_rows, open_parquet, split_defects
 
 if TYPE_CHECKING:  # slow to import, and `--help` should not wait for it
     from datasets import Dataset
 
-__all__ = [
-    "CONTRACT_COLUMNS",
-    "ORIGIN",
-    "ORIGIN_ROW",
-    "DatasetError",
-    "Row",
-    "content_text",
-    "labels_by_verifier",
-    "load_dataset_mixer",
-    "validate_rows",
-]
-
 Row = dict[str, Any]
 
-# --- reading -------------------------------------------------------------------------------------
+FILE_TYPES = (".jsonl", ".json", ".parquet")
 
 
 def load_dataset_mixer(dataset_mixer_list: Sequence[str], splits: Sequence[str], seed: int) -> Dataset:
@@ -74,25 +58,41 @@ def load_dataset_mixer(dataset_mixer_list: Sequence[str], splits: Sequence[str],
 
 
 def _read(name: str, split: str) -> Dataset:
+    """The rows of one data set, whatever kind of source its name is."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _from_file(path, name)
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _from_saved(path, name, split)
+    if not path.is_dir() and (path.suffix.lower() in FILE_TYPES or name.startswith(("/", ".", "~"))):
+        raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
+    return _from_folder_or_hub(path, name, split)
+
+
+def _from_file(path: Path, name: str) -> Dataset:
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        return _from_rows(list(numbered_rows(str(path))), name)
+    if suffix == ".parquet":
+        return _from_parquet(path, name)
+    raise DatasetError(f"{name}: only .jsonl, .json and .parquet files can be read, not {suffix or 'no suffix'}")
+
+
+def _from_saved(path: Path, name: str, split: str) -> Dataset:
+    """A folder that `save_to_disk` made."""
     import datasets
 
-    path = Path(name).expanduser()
-    suffix = path.suffix.lower()
-    if path.is_file():
-        if suffix in (".jsonl", ".json"):
-            return _from_rows(list(numbered_rows(str(path))), name)
-        if suffix == ".parquet":
-            return _from_parquet(path, name)
-        raise DatasetError(f"{name}: only .jsonl, .json and .parquet files can be read, not {suffix or 'no suffix'}")
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.Dataset):
-            return saved
-        if split not in saved:
-            raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(map(str, saved))}")
-        return saved[split]
-    if not path.is_dir() and (suffix in (".jsonl", ".json", ".parquet") or name.startswith(("/", ".", "~"))):
-        raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
+    saved = datasets.load_from_disk(str(path))
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    if split not in saved:
+        raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(map(str, saved))}")
+    return saved[split]
+
+
+def _from_folder_or_hub(path: Path, name: str, split: str) -> Dataset:
+    import datasets
+
     try:
         files = _folder_files(path, split) if path.is_dir() else []
         if not files:
@@ -118,7 +118,7 @@ def _folder_files(folder: Path, split: str) -> list[str]:
 
     listed = datasets.load_dataset_builder(str(folder)).config.data_files or {}
     files = [str(file) for file in listed.get(split, ())]
-    return files if all(file.endswith((".jsonl", ".json", ".parquet")) for file in files) else []
+    return files if all(file.endswith(FILE_TYPES) for file in files) else []
 
 
 def _from_rows(numbered: list[tuple[int, Row]], name: str) -> Dataset:

@@ -94,7 +94,6 @@ class EnginePool:
 
     async def call_up(self, method: str) -> None:
         """`method` of every engine that is up, without arguments; one that dies of it is replaced."""
-
         await self._of_each_up(lambda actor: getattr(actor, method).remote())
 
     async def wait_until_lost(self) -> None:

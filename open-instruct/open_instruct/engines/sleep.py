@@ -63,4 +63,5 @@ class Turns:
 def _post(url: str) -> None:
     """Never by a proxy: the server is on this machine. Raises OSError when it does not do it."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    opener.open(urllib.request.Request(url, method="POST"), timeout=PATIENCE_S).close()
+    request = urllib.request.Request(url, method="POST")  # noqa: S310 - the run's own judge server, by http
+    opener.open(request, timeout=PATIENCE_S).close()

@@ -42,7 +42,7 @@ def whereabouts() -> Whereabouts:
     import ray
 
     try:
-        log = os.readlink("/proc/self/fd/2")
+        log = str(Path("/proc/self/fd/2").readlink())
     except OSError:  # no /proc on this system
         log = None
     return Whereabouts(ray.util.get_node_ip_address(), os.getpid(), log)

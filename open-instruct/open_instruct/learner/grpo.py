@@ -143,8 +143,11 @@ def token_weights(segments: torch.Tensor, denominator: str, *, num_tokens: float
 
 
 def number_segments(segment_ids: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-    """`segments` of a micro-batch: packed (B, L) `segment_ids` (from 1 within each row) and a mask of N tokens
-    -> (N,) int64, responses counted from 0 over all rows in the order in which they stand."""
+    """`segments` of a micro-batch: which response each of its N tokens belongs to.
+
+    Packed (B, L) `segment_ids` (from 1 within each row) and a mask of N tokens -> (N,) int64, responses counted
+    from 0 over all rows in the order in which they stand.
+    """
     import torch
 
     stride = int(segment_ids.max()) + 1 if segment_ids.numel() else 1

@@ -12,7 +12,7 @@ from flip_plugin.files.atomic import replace_folder, sync_tree
 
 
 def resolve_dtype(name: str, *, on_cpu: bool) -> str:
-    """ "auto" -> float32 on a CPU, where it costs little and agrees exactly with the learner, else bfloat16."""
+    """For "auto" float32 on a CPU, where it costs little and agrees exactly with the learner, else bfloat16."""
     if name != "auto":
         return name
     return "float32" if on_cpu else "bfloat16"

@@ -238,6 +238,7 @@ class Policy(torch.nn.Module):
         self.linear_head = head_is_linear(model)
 
     def forward(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities of the N response tokens, (N,), and their entropies where they are asked for."""
         return policy_logprobs(
             self.model,
             inputs,

@@ -45,6 +45,7 @@ class MicroBatch:
 
     @property
     def num_tokens(self) -> int:
+        """Response tokens, which have a loss."""
         return len(self.advantages)
 
 

@@ -12,15 +12,19 @@ class Reference(Protocol):
     """Where the KL term is measured from."""
 
     def logprobs(self, inputs: dict[str, Any]) -> Any:
+        """Log-probabilities of the response tokens of a micro-batch, (N,)."""
         """Log-probabilities (N,) of a micro-batch's response tokens, without gradient."""
 
     def update(self, alpha: float) -> None:
+        """Move towards the policy: alpha x policy + (1 - alpha) x reference."""
         """Move towards the policy: reference = alpha x policy + (1 - alpha) x reference."""
 
     def state(self) -> dict[str, Any] | None:
+        """The reference's parameters on this rank; None while it is the initial policy."""
         """What has to be saved to continue with the same reference; None when it is the initial policy."""
 
     def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
         """Take up what `state` returned on this rank."""
 
 
@@ -42,12 +46,14 @@ class CopiedReference:
             self._call.eval()
 
     def logprobs(self, inputs: dict[str, Any]) -> Any:
+        """Log-probabilities of the response tokens of a micro-batch, (N,)."""
         import torch
 
         with torch.no_grad():
             return self._call(inputs)[0]
 
     def update(self, alpha: float) -> None:
+        """Move towards the policy: alpha x policy + (1 - alpha) x reference."""
         import torch
 
         self._moved = True
@@ -57,9 +63,11 @@ class CopiedReference:
                 _forget_second_shard(own)
 
     def state(self) -> dict[str, Any] | None:
+        """The reference's parameters on this rank; None while it is the initial policy."""
         return {name: _local(p).cpu().clone() for name, p in self._copy.named_parameters()} if self._moved else None
 
     def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
         import torch
 
         self._moved = True
@@ -76,18 +84,22 @@ class BaseModelReference:
         self._engine, self._wrapped = engine, wrapped
 
     def logprobs(self, inputs: dict[str, Any]) -> Any:
+        """Log-probabilities of the response tokens of a micro-batch, (N,)."""
         import torch
 
         with torch.no_grad(), self._wrapped.disable_adapter():
             return self._engine(inputs)[0]
 
     def update(self, alpha: float) -> None:
+        """Not possible: it would move the policy."""
         raise NotImplementedError("--ref_policy_update_freq cannot move the base model of LoRA adapters")
 
     def state(self) -> dict[str, Any] | None:
+        """None: the base model is not trained."""
         return None
 
     def load(self, state: dict[str, Any]) -> None:
+        """Not possible: no state holds one."""
         raise NotImplementedError("the base model of LoRA adapters is no part of a state")
 
 

@@ -111,11 +111,11 @@ def check_external(model: str, urls: list[str], timeout: float) -> None:
 def _served_models(url: str, deadline: float, timeout: float) -> list[str]:
     key = os.environ.get(JUDGE_KEY)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    told = False
+    announced = False
     while True:
         try:
-            request = urllib.request.Request(f"{url}/models", headers=headers)
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            request = urllib.request.Request(f"{url}/models", headers=headers)  # noqa: S310 - the user's own address
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
                 listing: dict[str, Any] = json.load(answer)
                 return [m["id"] for m in listing.get("data", [])]
         except urllib.error.HTTPError as error:
@@ -129,7 +129,7 @@ def _served_models(url: str, deadline: float, timeout: float) -> list[str]:
                     f"No judge server answers at {url} (from HOSTED_VLLM_API_BASE) after {timeout:.0f} s: {error}. "
                     "Start it, correct the address, or unset the variable to let the run start its own."
                 ) from None
-            if not told:
+            if not announced:
                 logger.info("waiting up to %.0f s for the judge at %s (%s)", timeout, url, error)
-                told = True
+                announced = True
             time.sleep(1.0)

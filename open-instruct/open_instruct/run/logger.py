@@ -50,6 +50,7 @@ class MetricsLogger:
         resume_step: the step of the checkpoint that the run goes on from; later lines are
             dropped, since those steps will happen again. None starts a new record, and an
             older one is kept next to it under a number.
+
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class TrainingLoop:
             except (KeyboardInterrupt, SystemExit):
                 logger.warning("stopped. %s", self._how_to_continue())
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: save, then raise it again
                 self._rescue(error)
                 raise _cause(error) from None
             finally:

@@ -24,6 +24,7 @@ class StopSignals:
 
     @property
     def requested(self) -> bool:
+        """Whether a signal has come."""
         return self._signal != 0
 
     def error(self) -> BaseException:

@@ -24,18 +24,21 @@ class SummedFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.size, self.crc32 = 0, 0
-        self._file = open(path, "wb")  # noqa: SIM115  # closed by __exit__
+        self._file = Path(path).open("wb")  # noqa: SIM115 - closed by __exit__
 
     def write(self, data: Any) -> int:
+        """Append bytes; returns how many."""
         self.crc32 = zlib.crc32(data, self.crc32)
         self.size += len(data)
         return self._file.write(data)
 
     def flush(self) -> None:
+        """Hand on what is buffered."""
         self._file.flush()
 
     @property
     def sums(self) -> dict[str, int]:
+        """Size and checksum of what was written so far."""
         return {"bytes": self.size, "crc32": self.crc32}
 
     def __enter__(self) -> Self:

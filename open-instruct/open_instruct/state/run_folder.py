@@ -269,7 +269,7 @@ def set_aside_earlier_run(args: Args, *, keep_states: bool = False) -> list[Path
     if rollouts != output / "rollouts":
         left.setdefault(rollouts, []).extend(path for name in ROLLOUT_FILES if (path := rollouts / name).exists())
     for folder, paths in left.items():
-        kept = {path for path in paths if keep_states and (path == states or path.parent == states)}
+        kept = {path for path in paths if keep_states and (states in (path, path.parent))}
         if paths := [path for path in paths if path not in kept]:
             moved.append(_move_to_previous(folder, paths))
     return moved

@@ -84,11 +84,11 @@ class GuardedTrackers:
         return [tracker.name for tracker in self._active]
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Hand one step's numbers to each; one that raises is switched off."""
         for tracker in list(self._active):
             try:
                 tracker.log(step, numbers)
-            # Somebody else's code on somebody else's server: whatever it raises, training goes on.
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - foreign code, often over a network: training goes on
                 self._active.remove(tracker)
                 logger.warning(
                     "%s is switched off from step %d on (%s: %s); metrics.jsonl goes on",
@@ -99,9 +99,10 @@ class GuardedTrackers:
                 )
 
     def close(self, failed: bool = False) -> None:
+        """End them all; `failed` when an error ended the run."""
         while self._active:
             tracker = self._active.pop()
             try:
                 tracker.close(failed)
-            except Exception as error:  # as above
+            except Exception as error:  # noqa: BLE001 - as above
                 logger.warning("%s did not close: %s: %s", tracker.name, type(error).__name__, error)

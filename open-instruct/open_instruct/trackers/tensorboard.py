@@ -24,11 +24,13 @@ class TensorBoardTracker:
             self._writer.add_text("config", _code_block(run.config), 0)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Tracker`."""
         for key, value in numbers.items():
             self._writer.add_scalar(key, value, step)
         self._writer.flush()
 
     def close(self, failed: bool) -> None:
+        """See `Tracker`."""
         self._writer.close()
 
 

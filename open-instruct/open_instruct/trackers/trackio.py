@@ -51,9 +51,11 @@ class TrackioTracker:
             _forget_steps_after(SQLiteStorage.get_project_db_path(run.project), run_id, run.resume_step)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Tracker`."""
         self._run.log(dict(numbers), step=step)
 
     def close(self, failed: bool) -> None:
+        """See `Tracker`."""
         with contextlib.redirect_stdout(io.StringIO()):  # it says that it uploads, and does not
             self._run.finish()
 

@@ -50,7 +50,9 @@ class WandbTracker:
         self._run.define_metric("*", step_metric="training_step")
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """See `Tracker`."""
         self._run.log({**numbers, "training_step": step})
 
     def close(self, failed: bool) -> None:
+        """See `Tracker`."""
         self._run.finish(exit_code=int(failed))

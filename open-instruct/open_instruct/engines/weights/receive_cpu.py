@@ -57,9 +57,11 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInitInfo
             )
 
     def start_weight_update(self) -> None:
+        """Make the layers ready to be loaded again."""
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
+        """Load the tensors that lie in the sender's memory file."""
         handle = os.open(update_info.path, os.O_RDONLY)
         try:
             # A private mapping: writable as torch wants it, without a way back to the sender.
@@ -69,6 +71,7 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInitInfo
         self.model.load_weights(_tensors(buffer, update_info.tensors))  # ty: ignore[not-callable]
 
     def finish_weight_update(self) -> None:
+        """Repack the layers for the CPU kernels."""
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from open_instruct import grpo_fast
 from open_instruct.config.args import Args, FlagError
 from open_instruct.run.judge import check_external, check_local_model, launch_judge
 
-MODELS = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models"
+MODELS = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models"
 
 
 def run_main(monkeypatch, capsys, tmp_path, rows, **overrides) -> str:
@@ -176,3 +177,20 @@ def test_models_named_from_here_are_found_by_actors_that_work_elsewhere(monkeypa
     monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:9/v1")
     grpo_fast.make_paths_absolute(args)
     assert (args.model_name_or_path, args.llm_judge_model) == ("some/id", judge)
+
+
+def test_run_by_its_path_it_shadows_no_module():
+    """Python puts the script's folder first in sys.path, with its `data`, `config`, `run`, ... in it."""
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(Path(grpo_fast.__file__).parent)!r})
+sys.argv = [{grpo_fast.__file__!r}, "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    from importlib.util import find_spec
+    print([name for name in ("rollout", "learner", "grpo_utils", "open_instruct") if find_spec(name)])
+"""
+    ended = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("usage: python -m open_instruct.grpo_fast")
+    assert ended.stdout.splitlines()[-1] == "['open_instruct']"

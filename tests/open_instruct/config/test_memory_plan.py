@@ -9,7 +9,7 @@ import pytest
 from open_instruct.config.args import Args
 from open_instruct.config.memory_plan import GIB, describe_one_gpu, kv_bytes_per_token, learner_memory, parameter_count
 
-POLICY = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models" / "policy"
+POLICY = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "policy"
 # Shapes from the models' own config.json.
 QWEN3_1_7B = {
     "hidden_size": 2048,

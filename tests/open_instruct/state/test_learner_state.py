@@ -16,7 +16,7 @@ from open_instruct.config.args import Args
 from open_instruct.learner.packing import TrainingSample, pack_mini_batches
 from open_instruct.state.checkpoints import begin_state, commit_state, newest_whole_state
 
-POLICY = Path(__file__).parents[2] / "datasets_prep" / "tiny_world" / "models" / "policy"
+POLICY = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" / "policy"
 
 
 def settings(**overrides) -> Args:

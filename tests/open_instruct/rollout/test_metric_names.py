@@ -11,7 +11,7 @@ from open_instruct.rollout.metrics import group_metrics, pass_at_k_metrics, step
 from open_instruct.rollout.stage_times import StageClock
 from open_instruct.verifiers.base import VerificationResult
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "open-instruct" / "open_instruct"
 
 
