@@ -1,4 +1,8 @@
-"""The command ``flip``: score, rescore, inspect, eval, serve. Each has its options and work in a file of its own."""
+"""The command ``flip``: score, rescore, inspect, eval, serve.
+
+A command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(args)`, in `flip_plugin.commands`, and a line
+in `COMMANDS`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flip",
         description="Rewards from backward inference: a judge reads a response and infers its instruction; the "
-        "reward is how much of the real one it found.",
+        "reward is how much of the real one it recovers.",
         epilog="flip COMMAND --help explains each.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -32,7 +32,7 @@ Words that the inferred and the real instruction share are green, the others red
 response repeats of its instruction is yellow. `--summary` counts instead of showing.
 
   flip inspect output/tiny_flip/judge_calls --sort score         # the worst first
-  flip inspect calls --status unparsed --full                    # what the judge said instead
+  flip inspect calls --status unparsed --full                    # what the judge answered instead
   flip inspect calls --sort -echo --limit 3                      # who restates the prompt?
   flip inspect calls --summary
 
@@ -103,19 +103,19 @@ def _print_call(console: Console, call: dict[str, Any], longest: int | None) -> 
     from rich.text import Text
 
     target, inferred = _visible(call["target"]), _visible(call["inferred_instruction"])
-    mine, theirs = shared_words(inferred, target)
+    inferred_words, target_words = shared_words(inferred, target)
     score = "none" if call["score"] is None else f"{call['score']:.3f}"
     echo = "" if call["echo"] is None else f"  echo {call['echo']:.2f}"
     tokens = "+".join(str(count) for name, count in (call["usage"] or {}).items() if name.endswith("_tokens"))
     head = f"{call['status']}  score {score}{echo}  {call['seconds']:.2f} s  {tokens or 'no'} tokens  {call['model']}"
     console.print(Text.assemble(("── ", LABEL), (head, "bold"), (f"  {str(call['id'])[:8]}", LABEL)))
-    asked = _visible(call["messages"][-1]["content"] if call["messages"] else "")
+    request = _visible(call["messages"][-1]["content"] if call["messages"] else "")
     shown: list[tuple[str, Text]] = [
-        ("target", _coloured(theirs) if inferred else Text(target)),
-        ("inferred", _coloured(mine)),
+        ("target", _coloured(target_words) if inferred else Text(target)),
+        ("inferred", _coloured(inferred_words)),
         ("reasoning", Text(_visible(call["reasoning"]))),
         ("error", Text(_visible(call["error"]), style=ONLY_HERE)),
-        ("asked", _echo_coloured(target, asked)),
+        ("asked", _echo_coloured(target, request)),
     ]
     if longest is None or call["status"] == "unparsed":
         shown.append(("reply", Text(_visible(call["reply"]))))
@@ -138,11 +138,11 @@ def _coloured(pieces: Sequence[Piece]) -> Text:
     return Text.assemble(*((piece, styles[shared]) for piece, shared in pieces))
 
 
-def _echo_coloured(target: str, asked: str) -> Text:
+def _echo_coloured(target: str, request: str) -> Text:
     from rich.text import Text
 
-    text = Text(asked)
-    for start, end in echo_spans(target, asked):
+    text = Text(request)
+    for start, end in echo_spans(target, request):
         text.stylize(ECHOED, start, end)
     return text
 
@@ -170,12 +170,12 @@ def _print_summary(console: Console, calls: list[dict[str, Any]]) -> None:
     echoes = sorted(call["echo"] for call in calls if call["echo"] is not None)
     if echoes:
         console.print(f"echo: {_spread(echoes)}; {sum(e > 0.5 for e in echoes)} calls above 0.5")
-    asked = [call for call in calls if call["attempts"]]
-    if asked:
-        seconds = sorted(call["seconds"] for call in asked)
-        console.print(f"seconds a call: {_spread(seconds)}; {sum(call['attempts'] - 1 for call in asked)} retries")
+    sent = [call for call in calls if call["attempts"]]
+    if sent:
+        seconds = sorted(call["seconds"] for call in sent)
+        console.print(f"seconds a call: {_spread(seconds)}; {sum(call['attempts'] - 1 for call in sent)} retries")
         for name in ("prompt_tokens", "completion_tokens"):
-            counts = [call["usage"].get(name, 0) for call in asked if call["usage"]]
+            counts = [call["usage"].get(name, 0) for call in sent if call["usage"]]
             if counts:
                 console.print(f"{name}: {sum(counts)} in all, {sum(counts) / len(counts):.1f} a call")
     print(f"{len(calls)} calls", file=sys.stderr)

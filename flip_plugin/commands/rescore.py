@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the new scores and print both means. Raises ValueError for calls that cannot be scored again so."""
     similarity = get_similarity(args.similarity)
     source, output = Path(args.input).resolve(), args.output.resolve()
-    if output == source or output.parent == source:
+    if source in (output, output.parent):
         raise ValueError(f"--output {args.output} would overwrite the recorded calls, or mix with them: name another")
     with replaced_path(args.output) as unfinished:
         before, after, others = _rescored(args, similarity, unfinished)

@@ -28,7 +28,7 @@ from flip_plugin.text.echo import ECHO_POLICIES
 
 # This many judge errors in a row, from the start of a run on, and it stops: the judge is down.
 HOPELESS = 32
-ASKED = ("messages", "prompt", "response")
+INPUT_FIELDS = ("messages", "prompt", "response")
 
 DESCRIPTION = """\
 Judge the responses in a JSONL file. Each row holds `messages` (OpenAI's form) or `prompt`
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--input", required=True, type=Path, help="rows with messages (or prompt) and response")
     files.add_argument("--output", required=True, type=Path, help="the rows with their results, in order")
-    files.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
+    files.add_argument("--overwrite", action="store_true", help="start anew; what is there is removed")
     files.add_argument("--record_calls_to", help="folder for the judge calls, for rescore and inspect")
     files.add_argument("--cache", help="SQLite file that keeps the judge's replies; several runs may share it")
 
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judge.add_argument(
         "--max_context_length",
         type=int,
-        help="the judge's window in tokens longer responses lose their middle (what the server says)",
+        help="the judge's window in tokens; longer responses lose their middle (what the server says)",
     )
     judge.add_argument("--timeout", type=float, help="seconds a call, retries included (60)")
     judge.add_argument("--max_concurrency", type=int, help="calls in flight (64)")
@@ -106,18 +106,18 @@ def run(args: argparse.Namespace) -> int:
             path.unlink(missing_ok=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     _check_settings(args, partial, reward)
-    known = _judged_before(args.output, rows) if args.output.exists() else {}
+    known = _lines_judged_before(args.output, rows) if args.output.exists() else {}
     if len(known) == len(rows):
         print(f"{args.output} already has all {len(rows)} rows, judged with these settings", file=sys.stderr)
         return 0
-    done = _kept(partial, rows) if partial.exists() else 0
+    done = _rows_kept(partial, rows) if partial.exists() else 0
     with open_for_append(partial) as file:
         asyncio.run(_score_rows(reward, rows, done, known, file))
-    counts, told, error = _summary(partial)
+    counts, summary, error = _summary(partial)
     if counts["judge_error"] == counts.total():
         raise CommandError(f"the judge failed for every row ({error}). {_advice(error)}")
     partial.replace(args.output)
-    print(f"{args.output}: {told}", file=sys.stderr)
+    print(f"{args.output}: {summary}", file=sys.stderr)
     if counts["judge_error"]:
         print(f"{error}\nThe same command again asks for the {counts['judge_error']} failed alone.", file=sys.stderr)
     return 0
@@ -144,6 +144,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _problem(row: Any) -> str | None:
+    """What is wrong with a row; None where it can be judged."""
     if not isinstance(row, dict):
         return f"a row must be an object, not {type(row).__name__}"
     if "messages" not in row and "prompt" not in row:
@@ -152,15 +153,22 @@ def _problem(row: Any) -> str | None:
         return "the row has no 'response'"
     if not isinstance(row["response"], (str, type(None))):
         return f"'response' must be text, not {type(row['response']).__name__}"
-    asked = row.get("messages", row.get("prompt"))
-    if not isinstance(asked, (str, list)):
-        return f"'messages' must be a list and 'prompt' text, not {type(asked).__name__}"
-    if isinstance(asked, list):
+    return _prompt_problem(_prompt_of(row))
+
+
+def _prompt_problem(prompt: Any) -> str | None:
+    if not isinstance(prompt, (str, list)):
+        return f"'messages' must be a list and 'prompt' text, not {type(prompt).__name__}"
+    if isinstance(prompt, list):
         try:
-            normalize_messages(asked)
+            normalize_messages(prompt)
         except NoTarget as error:
             return str(error)
     return None
+
+
+def _prompt_of(row: dict[str, Any]) -> Any:
+    return row.get("messages", row.get("prompt"))
 
 
 def _reward(args: argparse.Namespace) -> JudgedReward:
@@ -210,7 +218,7 @@ def _check_settings(args: argparse.Namespace, partial: Path, reward: JudgedRewar
     write_text(file, text)
 
 
-def _judged_before(output: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
+def _lines_judged_before(output: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
     """The lines of a finished output by row, without those whose judge failed.
 
     Raises `CommandError` when it was made from other input.
@@ -226,7 +234,7 @@ def _judged_before(output: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
     return known
 
 
-def _kept(partial: Path, rows: list[dict[str, Any]]) -> int:
+def _rows_kept(partial: Path, rows: list[dict[str, Any]]) -> int:
     """How many leading rows `partial` has, once a half-written last line and closing judge errors are cut off.
 
     Raises `CommandError` when it was made from other input.
@@ -249,7 +257,7 @@ def _of_row(path: Path, line: str | bytes, number: int, rows: list[dict[str, Any
         result = None
     if not isinstance(result, dict) or "status" not in result or number >= len(rows):
         raise CommandError(f"{path}: line {number + 1} is no result for this input: remove it, or use --overwrite")
-    if any(result.get(key) != rows[number].get(key) for key in ASKED):
+    if any(result.get(key) != rows[number].get(key) for key in INPUT_FIELDS):
         raise CommandError(f"{path}: line {number + 1} is not the input's: remove it, or use --overwrite")
     return result
 
@@ -294,8 +302,7 @@ async def _score_rows(
 
 
 async def _ask(reward: JudgedReward, row: dict[str, Any]) -> FlipResult:
-    asked = row.get("messages", row.get("prompt"))
-    return await reward.score(asked, row["response"], finish_reason=row.get("finish_reason"))
+    return await reward.score(_prompt_of(row), row["response"], finish_reason=row.get("finish_reason"))
 
 
 def _advice(error: str | None) -> str:

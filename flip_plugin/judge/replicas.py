@@ -32,7 +32,7 @@ class Replica:
     down: bool = False
     next_try: float = 0.0
     trying: bool = False
-    failures: int = 0  # tries in a row that found nobody
+    failures: int = 0  # tries in a row without an answer
     busy_until: float = 0.0
     answered: float = 0.0  # when it last did
     counts: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class ReplicaPool:
 
     @property
     def outage(self) -> int:
-        """0 while any replica is up, else how often even the luckiest of them was tried in vain."""
+        """0 while any replica is up, else how often the one with the fewest failures was tried in vain."""
         return min((replica.failures for replica in self.replicas), default=0)
 
     @property
@@ -67,7 +67,7 @@ class ReplicaPool:
         """A replica for one request, to be given back; None when all are down and none is due for a try."""
         now = time.monotonic()
         up = [r for r in self.replicas if not r.down]
-        # Whoever has just tried one in vain leaves the next try to another call, and gets an answer elsewhere.
+        # A question that has just tried one in vain leaves the next try to another, and gets an answer elsewhere.
         may_try = [r for r in self.replicas if r is not avoid or not up]
         due = [r for r in may_try if r.down and not r.trying and r.next_try <= now]
         if due:
@@ -93,7 +93,7 @@ class ReplicaPool:
         """The replica answered after `seconds`."""
         replica.counts["ok"] += 1
         replica.latencies.append(seconds)
-        self._answers(replica)
+        self._mark_up(replica)
         replica.busy_until = 0.0
 
     def failed(self, replica: Replica, failure: Failure, pause: float, first_rest: float, sent: float = 0.0) -> None:
@@ -101,9 +101,9 @@ class ReplicaPool:
         replica.counts[f"error_{failure.kind}"] += 1
         # One that accepts and says nothing at all is as good as gone.
         silent = failure.ran_out and replica.answered < sent
-        found_nobody = failure.unreachable or silent
-        if not found_nobody:
-            self._answers(replica)
+        no_answer = failure.unreachable or silent
+        if not no_answer:
+            self._mark_up(replica)
             if failure.kind in ("rate_limit", "server", "timeout"):
                 replica.busy_until = time.monotonic() + pause
         elif replica.trying or not replica.down:  # of a burst that was under way, the first counts
@@ -145,7 +145,7 @@ class ReplicaPool:
             for replica in self.replicas
         }
 
-    def _answers(self, replica: Replica) -> None:
+    def _mark_up(self, replica: Replica) -> None:
         if replica.down:
             replica.down = replica.trying = False
             self._wake()

@@ -19,7 +19,7 @@ class TokenCounter:
     def __init__(self, model: str, api_key: str | None) -> None:
         self.model = model.removeprefix("hosted_vllm/")
         self.api_key = api_key
-        # The server's own, in tokens, once it has told.
+        # The server's own, in tokens, once it has said so.
         self.window: int | None = None
         self._not_before = 0.0 if model.startswith("hosted_vllm/") else math.inf
 
@@ -52,11 +52,10 @@ class TokenCounter:
                     self._not_before = math.inf
                 if answer.status != 200:
                     return None
-                found = await answer.json(content_type=None)
+                reply = await answer.json(content_type=None)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             self._not_before = max(self._not_before, time.monotonic() + REST_S)
             return None
-        count = found.get("count") if isinstance(found, dict) else None
-        window = found.get("max_model_len") if isinstance(found, dict) else None
+        count, window = (reply.get(key) if isinstance(reply, dict) else None for key in ("count", "max_model_len"))
         self.window = window if isinstance(window, int) and window > 0 else None
         return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-#: Seconds that what is left has to end by itself.
+#: Seconds that what is left of the group has to end by itself.
 PATIENCE_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -24,7 +24,7 @@ def main() -> None:
         guard(os.getpgrp())
     if os.fork() == 0:
         guard(group_leader)
-    os.execvp(command[0], command)
+    os.execvp(command[0], command)  # noqa: S606 - our own command, as a list
 
 
 def guard(parent: int) -> None:
@@ -46,17 +46,18 @@ def guard(parent: int) -> None:
 
 def members(group: int) -> list[int]:
     """Processes of a process group that run; one that waits to be reaped does not. Empty where there is no /proc."""
-    found = []
-    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+    # No pathlib: its import would take longer than all the rest.
+    running = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:  # noqa: PTH112, PTH208
         if entry.isdigit():
             try:
-                with open(f"/proc/{entry}/stat", errors="replace") as stat:
+                with open(f"/proc/{entry}/stat", errors="replace") as stat:  # noqa: PTH123
                     state, _, its_group = stat.read().rpartition(")")[2].split()[:3]
             except OSError:  # it ended just now
                 continue
             if int(its_group) == group and state != "Z":
-                found.append(int(entry))
-    return found
+                running.append(int(entry))
+    return running
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`ServerOptions`: what a judge server is told, as vLLM's command line and environment."""
+"""`ServerOptions`: how a judge is served, as vLLM's command line and environment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from flip_plugin.serving.processes import DIE_WITH_PARENT
 
-#: Addresses that stand for all of a machine's, and the one by which the machine itself gets there.
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+#: Addresses that stand for all of a machine's -> the one by which the machine itself reaches them.
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names them, binds none
 #: As a host: the address under which Ray knows the machine that a replica runs on (`JudgePool` only).
 NODE_ADDRESS = "node"
 
@@ -19,7 +19,7 @@ NODE_ADDRESS = "node"
 class ServerOptions:
     """How a judge is served. Sizes in tokens, memory in bytes or as a share of the card's.
 
-    `port` 0 is any free one. `api_key`, if set, is asked of every client; it reaches the server by its
+    `port` 0 is any free one. `api_key`, if set, must be sent by every client; it reaches the server by its
     environment, so that it shows neither in the process list nor in a log. `sleep_mode` opens /sleep and /wake_up,
     which ask for no key: for loopback only.
     """

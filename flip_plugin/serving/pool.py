@@ -9,7 +9,7 @@ reach it over HTTP, through LiteLLM's ``hosted_vllm/`` route, so a server that s
     pool.stop()
 
 A replica keeps its URL when its server dies (the actor starts it again) and when its actor dies (Ray starts
-that again, on the same machine). Replicas bind loopback unless told otherwise, and then run where the driver
+that again, on the same machine). Replicas bind loopback by default, and then run where the driver
 runs; with a wildcard host, or each on its machine's own address (`NODE_ADDRESS`), Ray spreads them over the
 cluster's machines.
 """
@@ -24,27 +24,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flip_plugin.serving.options import NODE_ADDRESS, WILDCARDS, ServerOptions, cpu_engine_env
+from flip_plugin.serving.options import NODE_ADDRESS, WILDCARDS, ServerOptions
 from flip_plugin.serving.processes import reserve_port
 from flip_plugin.serving.server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
-
-__all__ = [
-    "NODE_ADDRESS",
-    "JudgePool",
-    "JudgeReplica",
-    "JudgeServer",
-    "JudgeServerError",
-    "RestartPolicy",
-    "ServerHealth",
-    "ServerOptions",
-    "cpu_engine_env",
-]
 
 logger = logging.getLogger(__name__)
 
 #: How often Ray starts a replica's actor again. Each time counts from zero for the actor's own `RestartPolicy`.
 ACTOR_RESTARTS = 100
 ACTOR_DIED = "its Ray actor died"
+_NOT_SCHEDULED = (
+    "No judge replica was scheduled within {timeout:.0f} s: the cluster lacks the resources. Replicas that bind "
+    "loopback must run on the driver's machine; with host 0.0.0.0 (and an API key) they may run on others."
+)
 
 
 class JudgeReplica(JudgeServer):
@@ -132,11 +124,11 @@ class JudgePool:
         return [a.wait_ready.remote(timeout) for a in self.actors]
 
     def wait_ready(
-        self, timeout: float, *, tell: Callable[[float], None] | None = None, every: float = 5.0
+        self, timeout: float, *, on_wait: Callable[[float], None] | None = None, every: float = 5.0
     ) -> list[str]:
         """Block until every replica serves; stops all of them and raises when one does not.
 
-        `tell` is called every so many seconds with the seconds passed.
+        `on_wait` is called every `every` seconds with the seconds passed.
         """
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -150,8 +142,8 @@ class JudgePool:
                 passed = time.monotonic() - begun
                 if not done and passed > timeout + 30:
                     raise JudgeServerError(_NOT_SCHEDULED.format(timeout=timeout))
-                if not done and tell is not None:
-                    tell(passed)
+                if not done and on_wait is not None:
+                    on_wait(passed)
             self.urls = ray.get(refs)
         except RayTaskError as error:
             self.stop()
@@ -171,18 +163,18 @@ class JudgePool:
 
         refs = [a.health.remote() for a in self.actors]
         answered, _ = ray.wait(refs, num_returns=len(refs), timeout=timeout) if refs else ([], [])
-        found = []
+        states = []
         for index, ref in enumerate(refs):
             try:
                 if ref not in answered:
                     raise TimeoutError
-                found.append(self._counted(index, ray.get(ref)))
+                states.append(self._with_all_restarts(index, ray.get(ref)))
             except (RayActorError, TimeoutError):
                 last = self._last[index]
                 url = last.url if last else self.urls[index] if self.urls else ""
                 restarts = last.restarts if last else 0
-                found.append(ServerHealth(url, "unreachable", restarts=restarts, problem=ACTOR_DIED))
-        return found
+                states.append(ServerHealth(url, "unreachable", restarts=restarts, problem=ACTOR_DIED))
+        return states
 
     def stats(self) -> dict[str, float]:
         """Numbers for a metrics line: replicas, how many serve, and restarts of all together."""
@@ -201,7 +193,7 @@ class JudgePool:
         for index, actor in enumerate(self.actors):
             if self._asked[index] is not None and ray.wait([self._asked[index]], timeout=0)[0]:
                 try:
-                    self._counted(index, ray.get(self._asked[index]))
+                    self._with_all_restarts(index, ray.get(self._asked[index]))
                 except RayActorError:
                     if (last := self._last[index]) is not None:
                         self._last[index] = replace(last, state="unreachable")
@@ -234,7 +226,7 @@ class JudgePool:
             keeper.close()
         self.actors, self._placement, self._port_keepers = [], None, []
 
-    def _counted(self, index: int, state: ServerHealth) -> ServerHealth:
+    def _with_all_restarts(self, index: int, state: ServerHealth) -> ServerHealth:
         """`state` with the restarts of the replica's former actors, and those by Ray, added."""
         last = self._last[index]
         if last is not None and last.life != state.life:
@@ -243,12 +235,6 @@ class JudgePool:
         state = replace(state, restarts=state.restarts + self._former_restarts[index])
         self._last[index] = state
         return state
-
-
-_NOT_SCHEDULED = (
-    "No judge replica was scheduled within {timeout:.0f} s: the cluster lacks the resources. Replicas that bind "
-    "loopback must run on the driver's machine; with host 0.0.0.0 (and an API key) they may run on others."
-)
 
 
 def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[Any]]:
@@ -260,7 +246,9 @@ def _reserve_ports(options: ServerOptions, count: int) -> tuple[list[int], list[
         return wanted, []  # whether they are free is for the machines to say where the replicas will run
     for port in wanted:
         try:
-            keepers.append(reserve_port("0.0.0.0" if options.host == NODE_ADDRESS else options.host, port))
+            # A replica binds its machine's own address; that the port is free on all of ours is as near as we get.
+            host = "0.0.0.0" if options.host == NODE_ADDRESS else options.host  # noqa: S104 - bound, never served
+            keepers.append(reserve_port(host, port))
         except OSError as error:
             for keeper in keepers:
                 keeper.close()

@@ -79,7 +79,7 @@ def start_child(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
 
 
@@ -101,7 +101,7 @@ def guard_children() -> None:
 def freeze_heap() -> None:
     """Keep the garbage collector from what this process has loaded; for one that will hold it to its end.
 
-    After torch, vLLM and LiteLLM that is half a million objects and more, and whoever makes many new ones has
+    After torch, vLLM and LiteLLM that is half a million objects and more, and a process that makes many new ones has
     them looked through again and again. What is made later is collected as ever.
     """
     gc.collect()

@@ -1,6 +1,6 @@
 """`JudgeServer`: vLLM's own OpenAI server as a child process, on one port, started again when it ends.
 
-It is a child process of whoever makes the `JudgeServer`, with a thread that keeps watch over it. A server
+The process that makes a `JudgeServer` is the server's parent, and a thread of it keeps watch. A server
 that has served and then ends by itself, or stops answering, is started again on the same port, so that
 clients can keep its URL. One that never came up, or that fails again and again, is given up, and
 `wait_ready` and `health` say why. Everything goes to one log file, which is only ever appended to.
@@ -31,7 +31,7 @@ State = Literal["starting", "serving", "restarting", "failed", "stopped", "unrea
 _POLL_S = 0.1
 _READY_PROBE_S = 0.3
 
-#: What a server's last words mean, for those who have not met them before.
+#: A part of a server's last lines -> what to do about it.
 _HINTS = (
     ("address already in use", "Another process took the port: choose another one."),
     (
@@ -97,7 +97,7 @@ class ServerHealth:
 class JudgeServer:
     """One judge server and its watch: plain Python, so that it works with and without Ray.
 
-    Making one starts the server and returns at once; what goes wrong is told by `wait_ready` and `health`.
+    Making one starts the server and returns at once; `wait_ready` and `health` say what went wrong.
     `public_host` stands in the URL in place of a wildcard address. `restarted`: this one takes over from
     another that has served, so a failed start is tried again like any later one.
     """
@@ -245,7 +245,7 @@ class JudgeServer:
                 problem = self._overdue(serving, now - (answered if serving else started))
         if self._stopping.is_set():
             problem = None
-        # With its engine, which may have outlived it. To a server that hangs there is no use in being polite.
+        # With its engine, which may have outlived it. A server that hangs would not use a longer grace.
         stop_child(child, grace=1.0)
         return problem, time.monotonic() - self._serving_since if serving else 0.0
 
@@ -299,9 +299,8 @@ class JudgeServer:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(
-                urllib.request.Request(local + path, headers=headers), timeout=self.policy.probe
-            ) as answer:
+            request = urllib.request.Request(local + path, headers=headers)  # noqa: S310 - http, made by `_base`
+            with opener.open(request, timeout=self.policy.probe) as answer:
                 return answer.read()
         except (OSError, http.client.HTTPException):  # URLError is an OSError
             return None
