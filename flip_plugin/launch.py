@@ -47,7 +47,7 @@ NOT_OFFERED = {"api_key", "target", "skip_truncated"}
 # A worker's current folder may be another than this process's.
 PATHS = {"prompts", "cache_path", "record"}
 # Variable -> what it is, for those that are no option of `FlipReward`.
-HERE_ALONE = {
+LAUNCHER_VARIABLES = {
     MISSING_SCORE: "what a sample gets whose judgement failed (default 0)",
     PROMPT_OPENS_THINK: "true: the policy's chat template ends with <think>, so that a response without "
     "</think> is an unfinished thought and not judged (default false)",
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     for option, (variable, _, what) in VARIABLES.items():
         if option not in NOT_OFFERED:
             parser.add_argument(f"--{variable.lower()}", metavar="VALUE", dest=variable, help=what.replace("%", "%%"))
-    for variable, what in HERE_ALONE.items():
+    for variable, what in LAUNCHER_VARIABLES.items():
         parser.add_argument(f"--{variable.lower()}", metavar="VALUE", dest=variable, help=what)
     return parser
 
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 def checkout_of(script: Path) -> Path:
     """The folder with the package `open_instruct` that `script` belongs to. Raises `LaunchError`."""
     if not script.is_file():
-        raise LaunchError(f"no script {str(script)!r} (the current folder is {os.getcwd()})")
+        raise LaunchError(f"no script {str(script)!r} (the current folder is {Path.cwd()})")
     for folder in list(script.absolute().parents)[:MOST_LEVELS]:
         module = folder / PACKAGE / "ground_truth_utils.py"
         if module.is_file():
@@ -160,7 +160,7 @@ def set_environment(given: Mapping[str, str | None], environ: Any = None) -> Non
     for option in PATHS:
         variable = VARIABLES[option][0]
         if environ.get(variable):
-            environ[variable] = os.path.abspath(environ[variable])
+            environ[variable] = str(Path(environ[variable]).absolute())
     options_from_env(environ)
     missing_score(environ)
     prompt_opens_think(environ)
@@ -171,22 +171,22 @@ def set_paths(root: Path, script: Path) -> None:
 
     Raises `LaunchError` when another `open_instruct` comes first all the same.
     """
-    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
+    if not sys.flags.safe_path and sys.path[:1] == [str(Path.cwd())]:
         # ``python -m`` put the current folder there, ``python script`` the script's.
         sys.path[0] = str(script.absolute().parent)
     sys.path.insert(1, str(root))
     ours = str(Path(__file__).absolute().parents[1])
     installed = ours in [*site.getsitepackages(), site.getusersitepackages()]
-    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    wanted = [str(root), *known] if installed else [str(root), *known, ours]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(wanted))
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    paths = [str(root), *inherited] if installed else [str(root), *inherited, ours]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if not installed and ours not in sys.path:
         sys.path.append(ours)
     spec = importlib.util.find_spec(PACKAGE)
-    found = [Path(place).resolve() for place in (spec.submodule_search_locations if spec else None) or []]
-    if (root / PACKAGE).resolve() not in found:
+    folders = [Path(folder).resolve() for folder in (spec.submodule_search_locations if spec else None) or []]
+    if (root / PACKAGE).resolve() not in folders:
         raise LaunchError(
-            f"`import {PACKAGE}` finds {found[0] if found else 'nothing'} instead of {root / PACKAGE}: "
+            f"`import {PACKAGE}` finds {folders[0] if folders else 'nothing'} instead of {root / PACKAGE}: "
             "start a fresh Python for each run, and uninstall the other from this environment "
             "(`pip uninstall open-instruct`)"
         )
@@ -213,16 +213,17 @@ class AfterImport(MetaPathFinder):
         self.name = name
         self.then = then
         self.done = False
-        self._asking = False
+        self._searching = False
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != self.name or self._asking:
+        """What the other finders have for `name`, with a loader that calls `then` after the module has run."""
+        if fullname != self.name or self._searching:
             return None
-        self._asking = True  # another hook of this kind asks all finders, too
+        self._searching = True  # another hook of this kind asks all finders, too
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._asking = False
+            self._searching = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 

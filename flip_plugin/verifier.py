@@ -69,7 +69,7 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
         self.tally = Tally()
         # Settled here, in the trainer's driver: a worker's environment and disk may be another's.
         self._options = our_options(self.verifier_config) if CAN_BE_MISSING else upstream_options(self.verifier_config)
-        self._stands_in = None if CAN_BE_MISSING else missing_score()
+        self._missing_score = None if CAN_BE_MISSING else missing_score()
         self._opens_think = not CAN_BE_MISSING and prompt_opens_think()
         reward = FlipReward(**self._options)
         if not CAN_BE_MISSING:
@@ -78,12 +78,14 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
 
     @classmethod
     def get_config_class(cls) -> type[Any]:
+        """The trainer's own class of options of judges."""
         return LMJudgeVerifierConfig
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"tally": Tally()}  # each process counts for itself
 
     def make_reward(self) -> FlipReward:
+        """The reward with the options that `__init__` settled."""
         return FlipReward(**self._options)
 
     async def async_call(
@@ -95,7 +97,7 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
         rollout_state: Mapping[str, Any] | None = None,
     ) -> VerificationResult:
         """Judge `prediction`; `label` is the instruction. Does not raise for any of its inputs; upstream never."""
-        if self._stands_in is None:
+        if self._missing_score is None:
             result = await self._judge(prediction, label, query, rollout_state)
             return VerificationResult(
                 score=result.score, reasoning=result.reasoning, status=result.status, details=result.details()
@@ -105,13 +107,13 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
             result = await self._judge(prediction, label, query, rollout_state)
             if result.score is not None and not math.isfinite(result.score):
                 result = FlipResult(status="judge_error", error=f"the similarity is {result.score}")
-        except Exception as error:
-            # A full disk, somebody's similarity: upstream's rollout thread would end with it, and the run hang.
+        except Exception as error:  # noqa: BLE001 - upstream's rollout thread would end with it, and the run hang
+            # A full disk, somebody's similarity.
             failure = error
             result = FlipResult(status="judge_error", error=f"{type(error).__name__}: {error}")
-        self.tally.add(result, self._stands_in, self.stats, failure)
+        self.tally.add(result, self._missing_score, self.stats, failure)
         if result.score is None:
-            return VerificationResult(score=self._stands_in, reasoning=result.status)
+            return VerificationResult(score=self._missing_score, reasoning=result.status)
         return VerificationResult(score=float(result.score), reasoning=result.reasoning)
 
     async def _judge(self, prediction: Any, label: Any, query: Any, rollout_state: Any) -> FlipResult:
@@ -124,7 +126,7 @@ class FlipVerifier(JudgedVerifier, VerifierFunction):
                 target = target_from_query(query if isinstance(query, str) else None, label)
         except NoTarget as error:
             return FlipResult(status="no_target", error=str(error))
-        if self._stands_in is not None and isinstance(query, str) and query and target.instruction not in query:
+        if self._missing_score is not None and isinstance(query, str) and query and target.instruction not in query:
             self.tally.stray_target(target.instruction)
         if self._opens_think or state.get("prompt_opens_think"):
             prediction = with_opening(prediction)
@@ -160,14 +162,14 @@ def _check_server(reward: FlipReward) -> None:
 
 
 class Tally:
-    """One process's results where the trainer's metrics cannot show them: told in the log, loud but no flood."""
+    """One process's results where the trainer's metrics cannot show them: logged, at ever longer distances."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
         self._scores = self._echoes = 0.0
         self._with_echo = 0
         self._strays = 0
-        self._told_at = -math.inf
+        self._summary_at = -math.inf
 
     @property
     def missing(self) -> int:
@@ -177,11 +179,11 @@ class Tally:
     def add(
         self,
         result: FlipResult,
-        stands_in: float,
+        missing_score: float,
         stats: Callable[[], Mapping[str, Any]],
         failure: Exception | None = None,
     ) -> None:
-        """Count `result`; `stands_in` is the score in place of a missing one, `failure` an exception to show."""
+        """Count `result`; `missing_score` stands for a missing one, `failure` is an exception to show."""
         missing = result.score is None
         self.statuses[result.status] += 1
         self._scores += result.score or 0.0
@@ -192,17 +194,17 @@ class Tally:
             logger.warning(
                 "general-flip: %d scores missing so far, each replaced by %g; now %s: %s",
                 self.missing,
-                stands_in,
+                missing_score,
                 result.status,
                 result.error,
                 exc_info=failure,
             )
-        if time.monotonic() - self._told_at >= SUMMARY_EVERY_S:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._summary_at >= SUMMARY_EVERY_S:
+            self._summary_at = time.monotonic()
             logger.log(logging.WARNING if self.missing else logging.INFO, "%s", self.summary(stats()))
 
     def stray_target(self, instruction: str) -> None:
-        """Count a ``ground_truth`` that does not stand in its prompt: as good as always, it is something else."""
+        """Count a ``ground_truth`` that does not stand in its prompt: nearly always it is no instruction."""
         self._strays += 1
         if _is_power_of_two(self._strays):
             logger.warning(

@@ -32,8 +32,8 @@ def flip_reward(
     `name` is that of TRL's metrics and columns. A row's instruction is the text in
     `ground_truth_column` where the data has that column, and else the prompt's
     (`find_target`). `eos_token_ids` are the tokens that end a completion
-    (``model.generation_config.eos_token_id``); only with them can a truncated one be
-    told, so `skip_truncated` needs them: ValueError without.
+    (``model.generation_config.eos_token_id``): a truncated one has none of them at
+    its end, so `skip_truncated` needs them. Raises ValueError without.
     """
     if options.get("skip_truncated") and eos_token_ids is None:
         raise ValueError(
@@ -82,10 +82,10 @@ class TRLReward:
 
     async def _score(self, prompt: Any, completion: Any, truth: Any, ids: Sequence[int] | None) -> FlipResult:
         messages = None if isinstance(prompt, str) else prompt
-        found: Prompt | None = row_prompt(truth, messages)
-        if found is None:
-            found = prompt if isinstance(prompt, str) else ""
-        return await self.reward.score(found, response_text(completion), finish_reason=self._finish_reason(ids))
+        question: Prompt | None = row_prompt(truth, messages)
+        if question is None:
+            question = prompt if isinstance(prompt, str) else ""
+        return await self.reward.score(question, response_text(completion), finish_reason=self._finish_reason(ids))
 
     def _finish_reason(self, ids: Sequence[int] | None) -> str | None:
         if self.eos_token_ids is None or ids is None or len(ids) == 0:

@@ -26,34 +26,34 @@ _SHOWN = 200
 
 
 def check_number(label: str, response: str) -> dict[str, Any]:
-    """`score` 1.0 where the response's number is `label`, else 0.0; `answer` is what was read (None: nothing).
+    r"""`score` 1.0 where the response's number is `label`, else 0.0; `answer` is what was read (None: nothing).
 
-    The number after the last ``####``, else in the last ``\\boxed{}``, else the last of all.
+    The number after the last ``####``, else in the last ``\boxed{}``, else the last of all.
     """
     _, marked, tail = response.rpartition("####")
     box = -1 if marked else response.rfind("\\boxed")
-    found = parse(response[box:], BOXED_FIRST, parsing_timeout=0) if box >= 0 else []
-    if not found:
+    parsed = parse(response[box:], BOXED_FIRST, parsing_timeout=0) if box >= 0 else []
+    if not parsed:
         plain = _ANCHOR.sub("result", tail if marked else response)
         plain = _BRACKETS.sub("\n", _CURRENCY.sub("", plain))
-        found = parse(plain, PLAIN, parsing_timeout=0)
-    return _compared(parse(label, PLAIN, parsing_timeout=0), found)
+        parsed = parse(plain, PLAIN, parsing_timeout=0)
+    return _compared(parse(label, PLAIN, parsing_timeout=0), parsed)
 
 
 def check_answer(label: str, response: str) -> dict[str, Any]:
     """The same for any mathematical answer; `score` is None where `label` holds nothing to compare with."""
     gold = label if _OWN_DOLLARS.search(label) else rf"\boxed{{{label}}}"
-    wanted = parse(gold, ANYWHERE, parsing_timeout=0)
-    result = _compared(wanted, parse(response, ANYWHERE, parsing_timeout=0))
+    expected = parse(gold, ANYWHERE, parsing_timeout=0)
+    result = _compared(expected, parse(response, ANYWHERE, parsing_timeout=0))
     if result["score"] == 0.0 and response.count("\\boxed") > 1:
         # math-verify joins neighbouring boxes to one set; of a response that corrects itself the last counts.
-        result = _compared(wanted, parse(response[response.rfind("\\boxed") :], ANYWHERE, parsing_timeout=0))
+        result = _compared(expected, parse(response[response.rfind("\\boxed") :], ANYWHERE, parsing_timeout=0))
     return result
 
 
-def _compared(wanted: list[Any], found: list[Any]) -> dict[str, Any]:
-    if not wanted:
+def _compared(expected: list[Any], parsed: list[Any]) -> dict[str, Any]:
+    if not expected:
         return {"score": None, "answer": None}
-    score = float(verify(wanted, found, timeout_seconds=0))
-    # The last is the text as it stood there; the first may be too large to print.
-    return {"score": score, "answer": found[-1][:_SHOWN] if found and isinstance(found[-1], str) else None}
+    score = float(verify(expected, parsed, timeout_seconds=0))
+    # The last is the answer's text as the response has it; the first may be too large to print.
+    return {"score": score, "answer": parsed[-1][:_SHOWN] if parsed and isinstance(parsed[-1], str) else None}

@@ -71,10 +71,10 @@ def _instruction(instruction_id: str, kwargs: dict[str, Any]) -> Any:
     if instruction_id not in INSTRUCTION_DICT:
         raise BadInstruction(f"names the instruction {instruction_id!r}; there are {', '.join(INSTRUCTION_DICT)}")
     instruction = INSTRUCTION_DICT[instruction_id](instruction_id)
-    wanted = instruction.get_instruction_args_keys()
-    if sorted(kwargs) != sorted(wanted):
+    names = instruction.get_instruction_args_keys()
+    if sorted(kwargs) != sorted(names):
         # The library would draw what is missing at random, another value for each response.
-        raise BadInstruction(f"has the kwargs {sorted(kwargs)} for {instruction_id}, which takes {sorted(wanted)}")
+        raise BadInstruction(f"has the kwargs {sorted(kwargs)} for {instruction_id}, which takes {sorted(names)}")
     try:
         for name in set(kwargs).intersection(_PATTERNS):
             for pattern in [kwargs[name]] if isinstance(kwargs[name], str) else kwargs[name]:

@@ -44,13 +44,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
     try:
         return {"value": function(**request["arguments"])}
-    except Exception as error:  # whatever a library makes of a hostile response: the parent tells it
+    except Exception as error:  # noqa: BLE001 - whatever a library makes of a hostile response; the parent reports it
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:
+    """Answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no reply
     logging.disable(logging.CRITICAL)  # they log whole responses

@@ -37,13 +37,13 @@ class Target:
 
 
 def find_target(messages_or_prompt: str | Sequence[Mapping[str, Any]], target: TargetChoice = "auto") -> Target:
-    """The instruction in a prompt (one user turn) or in a list of messages.
+    r"""The instruction in a prompt (one user turn) or in a list of messages.
 
     Raises `NoTarget` for an empty or malformed prompt, and when the turn that
     `target` asks for is not there; ValueError for another `target`.
 
-    >>> find_target("Write a haiku.\\nNo rhymes.").instruction
-    'Write a haiku.\\nNo rhymes.'
+    >>> find_target("Write a haiku.\nNo rhymes.").instruction
+    'Write a haiku.\nNo rhymes.'
     """
     if target not in ("auto", "user", "system"):
         raise ValueError(f"target must be 'auto', 'user' or 'system', not {target!r}")
@@ -77,26 +77,26 @@ def target_of_row(ground_truth: Any, messages: Sequence[Mapping[str, Any]], targ
     """
     if not isinstance(ground_truth, str) or not ground_truth.strip():
         return find_target(messages, target)
-    wanted = ground_truth.strip()
+    instruction = ground_truth.strip()
     context: list[dict[str, str]] = []
     choices: tuple[TargetChoice, ...] = ("system", "user")
     for choice in choices:
         try:
-            found = find_target(messages, choice)
+            candidate = find_target(messages, choice)
         except NoTarget:
             continue
-        context = found.context
-        if found.instruction == wanted:
+        context = candidate.context
+        if candidate.instruction == instruction:
             break
-    return Target(wanted, context)
+    return Target(instruction, context)
 
 
 def target_from_query(query: str | None, label: str | None) -> Target:
     """The target for a trainer that has only text: upstream's `query` and `label`.
 
     `label` (the ``ground_truth`` column) is the instruction. `query` is all turns
-    as ``role: content`` joined by newlines, so where a turn begins cannot be told
-    from its lines; what precedes the last verbatim occurrence of the label is the
+    as ``role: content`` joined by newlines, so its lines do not show
+    where a turn begins; what precedes the last verbatim occurrence of the label is the
     context, as one block. A label that is the opening system prompt has what
     follows as context. A label that does not occur has none.
 

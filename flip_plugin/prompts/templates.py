@@ -145,13 +145,13 @@ class PromptSet:
     @cached_property
     def _format_style(self) -> frozenset[str]:
         """The templates whose braces are doubled, as ``str.format`` wants them."""
-        found = set()
+        names = set()
         for name, text in self.templates.items():
             rest = _PLACEHOLDER.sub("", text)
             bare = rest.replace("{{", "").replace("}}", "")
             if bare != rest and "{" not in bare and "}" not in bare:
-                found.add(name)
-        return frozenset(found)
+                names.add(name)
+        return frozenset(names)
 
     @cached_property
     def _forged_tag(self) -> re.Pattern[str] | None:

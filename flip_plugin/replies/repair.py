@@ -193,7 +193,7 @@ def _read_string(text: str, start: int, closers: str) -> tuple[str, int]:
 
 
 def _cut_string(content: str, open_braces: int, has_quotes: bool) -> str | None:
-    """The text of a string that nothing closes; None where its end cannot be told."""
+    """The text of a string that nothing closes; None where it is unclear where it ends."""
     content = content.rstrip()
     if open_braces == -1 and content.endswith("}"):  # the object's own brace: only the quote before it is missing
         content, open_braces = content[:-1], 0

@@ -165,7 +165,7 @@ class JudgedReward:
         `finish_reason` is that of the response. What is judged is what follows its
         last ``</think>``; an unclosed ``<think>`` makes it "truncated".
         """
-        # All of it there: counting words takes time that the caller's loop may not have.
+        # All of it on the judge's loop: counting words takes time that the caller's may not have.
         return await on_judge_loop(self._score(messages_or_prompt, response, finish_reason))
 
     async def _score(self, prompt: Prompt, response: str | None, finish_reason: str | None) -> FlipResult:

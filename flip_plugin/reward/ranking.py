@@ -175,13 +175,13 @@ def count_circles(n: int, comparisons: Sequence[Comparison]) -> int:
     >>> count_circles(3, [Comparison(0, 1, 0), Comparison(1, 2, 1), Comparison(2, 0, 2)])
     1
     """
-    lead: Counter[tuple[int, int]] = Counter()
+    more_wins: Counter[tuple[int, int]] = Counter()  # (a, b) -> a's wins over b less b's over a
     for one in comparisons:
         if one.winner is not None:
             loser = one.first + one.second - one.winner
-            lead[one.winner, loser] += 1
-            lead[loser, one.winner] -= 1
-    edges = [pair for pair, wins in lead.items() if wins > 0]
+            more_wins[one.winner, loser] += 1
+            more_wins[loser, one.winner] -= 1
+    edges = [pair for pair, wins in more_wins.items() if wins > 0]
     beats, beaten_by = [0] * n, [0] * n  # bit k of beats[a]: a > k
     for a, b in edges:
         beats[a] |= 1 << b

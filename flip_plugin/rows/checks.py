@@ -7,7 +7,7 @@ A row's columns (names and meanings are Open Instruct's):
 - `ground_truth`: what that verifier wants, or a list with an entry for each name. For
   `general-flip`: the exact text that is to be recovered; for others see docs/verifiers.md.
 
-What is wrong is said with the row's number, its file, the field, and what to do.
+What is wrong is reported with the row's number, its file, the field, and what to do.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def require_columns(columns: Collection[str], name: str) -> None:
     """Raise `DatasetError` where a column of the contract is not among a data set's `columns`."""
     missing = [column for column in CONTRACT_COLUMNS if column not in columns]
     if missing:
-        there = ", ".join(column for column in columns if column not in (ORIGIN, ORIGIN_ROW))
+        present = ", ".join(column for column in columns if column not in (ORIGIN, ORIGIN_ROW))
         raise DatasetError(
-            f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {there}. A row needs "
+            f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {present}. A row needs "
             "messages (role, content), dataset (the verifier's name) and ground_truth (for general-flip the "
             "text to be recovered)."
         )
@@ -111,11 +111,11 @@ def _refuse(
 ) -> None:
     reported, problems, bad_rows = [], 0, 0
     for number, row in enumerate(rows, start=1):
-        found = problems_of(row)
-        bad_rows += bool(found)
-        problems += len(found)
+        of_row = problems_of(row)
+        bad_rows += bool(of_row)
+        problems += len(of_row)
         where = f"row {row.get(ORIGIN_ROW, number)} of {row.get(ORIGIN, 'the data')}"
-        reported += [f"  {where}, {field}: {text}" for field, text in found[: MAX_REPORTED - len(reported)]]
+        reported += [f"  {where}, {field}: {text}" for field, text in of_row[: MAX_REPORTED - len(reported)]]
     if problems:
         more = f"\n  ... and {problems - len(reported)} more" if problems > len(reported) else ""
         count = f"{problems} problem{'s' * (problems > 1)} in {bad_rows} row{'s' * (bad_rows > 1)}"

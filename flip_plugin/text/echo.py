@@ -51,12 +51,12 @@ def echo_share(target: str, response: str) -> float:
     >>> echo_share("Write a haiku about autumn leaves", "You said: write haiku about autumn, lol")
     0.8
     """
-    wanted, said = _words(target), _words(response)
-    width = _width(wanted)
-    starts = _runs(wanted, width)
-    found = {tuple(said[at : at + width]) for at in _matches(starts, width, said)}
-    covered = {at + step for run in found for at in starts[run] for step in range(width)}
-    return len(covered) / len(wanted) if wanted else 0.0
+    target_words, response_words = _words(target), _words(response)
+    width = _width(target_words)
+    starts = _runs(target_words, width)
+    shared = {tuple(response_words[at : at + width]) for at in _matches(starts, width, response_words)}
+    covered = {at + step for run in shared for at in starts[run] for step in range(width)}
+    return len(covered) / len(target_words) if target_words else 0.0
 
 
 def strip_echo(target: str, response: str) -> str:
@@ -93,15 +93,15 @@ def _without(response: str, spans: list[tuple[int, int]]) -> str:
 
 def echo_spans(target: str, response: str) -> list[tuple[int, int]]:
     """Where in `response` the runs stand that `echo_share` counts: (start, end) in characters, in order."""
-    wanted = _words(target)
+    target_words = _words(target)
     # Normalisation goes word by word, so a word of the response can be traced to its characters.
     chunks = [
         (match.span(), normalize_answer(_without_unseen(match.group())).split()) for match in _CHUNK.finditer(response)
     ]
     owner = [number for number, (_, words) in enumerate(chunks) for _ in words]
-    said = [word for _, words in chunks for word in words]
-    width = _width(wanted)
-    covered = {at + step for at in _matches(_runs(wanted, width), width, said) for step in range(width)}
+    response_words = [word for _, words in chunks for word in words]
+    width = _width(target_words)
+    covered = {at + step for at in _matches(_runs(target_words, width), width, response_words) for step in range(width)}
     stretches = _stretches(sorted({owner[number] for number in covered}), chunks)
     return [(chunks[first][0][0], chunks[last][0][1]) for first, last in stretches]
 
@@ -132,9 +132,9 @@ def _is_unspaced(words: Sequence[str]) -> bool:
     return 2 * sum(_UNSPACED_CHARACTER.match(word) is not None for word in words) > len(words)
 
 
-def _width(wanted: Sequence[str]) -> int:
+def _width(target_words: Sequence[str]) -> int:
     """Length of a run in the target's words."""
-    return min(RUN * CHARACTERS_A_WORD if _is_unspaced(wanted) else RUN, len(wanted))
+    return min(RUN * CHARACTERS_A_WORD if _is_unspaced(target_words) else RUN, len(target_words))
 
 
 def _is_short(target: str) -> bool:
@@ -142,21 +142,21 @@ def _is_short(target: str) -> bool:
     return len(words) < FEWEST_WORDS * (CHARACTERS_A_WORD if _is_unspaced(words) else 1)
 
 
-def _runs(wanted: Sequence[str], width: int) -> dict[tuple[str, ...], list[int]]:
+def _runs(target_words: Sequence[str], width: int) -> dict[tuple[str, ...], list[int]]:
     """Where each run of the target begins."""
     starts: dict[tuple[str, ...], list[int]] = {}
-    for at in range(len(wanted) - width + 1 if width else 0):
-        starts.setdefault(tuple(wanted[at : at + width]), []).append(at)
+    for at in range(len(target_words) - width + 1 if width else 0):
+        starts.setdefault(tuple(target_words[at : at + width]), []).append(at)
     return starts
 
 
-def _matches(starts: dict[tuple[str, ...], list[int]], width: int, said: Sequence[str]) -> list[int]:
-    """Where in the response a run of the target begins: the few of the target looked for among the many."""
+def _matches(starts: dict[tuple[str, ...], list[int]], width: int, response_words: Sequence[str]) -> list[int]:
+    """Where in the response a run of the target begins. Few words begin one, so they are looked up first."""
     if not width:
         return []
     openers = {run[0] for run in starts}
-    ends = len(said) - width + 1
-    return [at for at in range(ends) if said[at] in openers and tuple(said[at : at + width]) in starts]
+    words, ends = response_words, len(response_words) - width + 1
+    return [at for at in range(ends) if words[at] in openers and tuple(words[at : at + width]) in starts]
 
 
 def _stretches(numbers: list[int], chunks: list[tuple[tuple[int, int], list[str]]]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ import os
 import threading
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class EmbeddingSimilarity:
     """``(prediction, reference) -> float`` in 0..1. Pickles as the model's name.
 
     `model` is an id or a folder, None for FLIP_EMBEDDING_MODEL. The model itself is
-    loaded at the first call, once a process, and serves all threads in turn.
+    loaded at the first call, once a process, and the threads take turns with it.
     Raises ImportError without the extra, ValueError when no model is named or a folder holds none.
     """
 
@@ -44,10 +45,10 @@ class EmbeddingSimilarity:
         if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
             needed = ", ".join(missing)
             raise ImportError(f"similarity 'embedding' needs {needed}: pip install torch transformers")
-        folder = os.path.expanduser(model)
-        if model.startswith(("/", ".", "~")) and not os.path.isdir(folder):
+        folder = Path(_expand_home(model))
+        if model.startswith(("/", ".", "~")) and not folder.is_dir():
             raise ValueError(f"similarity 'embedding': there is no folder {model}")
-        if os.path.isdir(folder) and not os.path.isfile(os.path.join(folder, "config.json")):
+        if folder.is_dir() and not (folder / "config.json").is_file():
             raise ValueError(f"similarity 'embedding': no model in folder {model}: config.json is missing")
         self.model = model
 
@@ -65,6 +66,10 @@ class EmbeddingSimilarity:
         return encoder.embed(texts)
 
 
+def _expand_home(model: str) -> str:
+    return os.path.expanduser(model)  # noqa: PTH111 - a Path would drop the "./" that tells a folder from an id
+
+
 class _Encoder:
     """A model and its tokenizer, in inference mode, used by one thread at a time."""
 
@@ -72,7 +77,7 @@ class _Encoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        folder = os.path.expanduser(model)
+        folder = _expand_home(model)
         safe: Any = {"trust_remote_code": False}
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)

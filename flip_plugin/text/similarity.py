@@ -102,9 +102,9 @@ def rouge_l(prediction: str, reference: str) -> float:
     """
     from rapidfuzz.distance import LCSseq  # here, as few runs use it
 
-    predicted, wanted = _unicode_words(prediction), _unicode_words(reference)
-    # 2pr / (p + r) with p = lcs / len(predicted) and r = lcs / len(wanted)
-    return 2 * LCSseq.similarity(predicted, wanted) / max(1, len(predicted) + len(wanted))
+    predicted, real = _unicode_words(prediction), _unicode_words(reference)
+    # 2pr / (p + r) with p = lcs / len(predicted) and r = lcs / len(real)
+    return 2 * LCSseq.similarity(predicted, real) / max(1, len(predicted) + len(real))
 
 
 class Checked:
@@ -176,14 +176,14 @@ def _count_words(text: str) -> Words:
 _count_words_cached = lru_cache(maxsize=_CACHED_TARGETS)(_count_words)
 
 
-def _multiset_f1(predicted: Words, wanted: Words) -> dict[str, float]:
+def _multiset_f1(predicted: Words, real: Words) -> dict[str, float]:
     shared = 0
-    for word in predicted.keys() & wanted.keys():
-        here, there = predicted[word], wanted[word]
-        shared += here if here < there else there
+    for word in predicted.keys() & real.keys():
+        times_predicted, times_real = predicted[word], real[word]
+        shared += times_predicted if times_predicted < times_real else times_real  # several times as quick as min()
     if shared == 0:
         return {"f1": 0.0, "precision": 0.0, "recall": 0.0}
-    precision, recall = shared / predicted.total(), shared / wanted.total()
+    precision, recall = shared / predicted.total(), shared / real.total()
     return {"f1": 2 * precision * recall / (precision + recall), "precision": precision, "recall": recall}
 
 

@@ -63,8 +63,7 @@ def prepare(args: Args) -> Prepared:
     from flip_plugin.plugins import PluginError
     from open_instruct.data.templates import get_tokenizer
     from open_instruct.data.transform import prepare_dataset
-    from open_instruct.rewards.registry import build_all_verifiers
-    from open_instruct.rewards.shaping import weigh_verifiers
+    from open_instruct.rewards.registry import build_all_verifiers, weigh_verifiers
     from open_instruct.run.judge import check_local_model
     from open_instruct.verifiers.base import UnknownVerifier
 
@@ -301,7 +300,7 @@ def main() -> None:
     from open_instruct.data.prompt_stream import NoPromptsLeft
     from open_instruct.engines.errors import EngineLost
     from open_instruct.learner.group import LearnerFailure
-    from open_instruct.rewards.scorer import JudgeFailure
+    from open_instruct.rewards.missing import JudgeFailure
     from open_instruct.rollout.replay import ReplayError
     from open_instruct.state.checkpoints import StateError
     from open_instruct.verifiers.base import UnknownVerifier

@@ -178,7 +178,7 @@ def test_help_names_every_option_and_the_columns(capsys):
     text = capsys.readouterr().out
     for option, (variable, _, _) in VARIABLES.items():
         assert (f"--{variable.lower()} " in text) == (option not in launch.NOT_OFFERED)
-    for variable in launch.HERE_ALONE:
+    for variable in launch.LAUNCHER_VARIABLES:
         assert f"--{variable.lower()} " in text
     for word in ("--remap_verifier general-quality=general-flip", "ground_truth", "messages"):
         assert word in text

@@ -20,11 +20,11 @@ from flip_plugin.verifier import FlipVerifier
 from open_instruct.config.args import Args
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.rewards.judge_verifier import LMJudgeVerifierConfig
+from open_instruct.rewards.missing import JudgeFailure, check_invalid_share
 from open_instruct.rewards.registry import check_verifier_names
 from open_instruct.rewards.row_reward import RewardConfig
-from open_instruct.rewards.scorer import JudgeFailure, check_invalid_share
-from open_instruct.rollout.metrics import group_metrics
 from open_instruct.rollout.group_filter import training_samples
+from open_instruct.rollout.metrics import group_metrics
 from open_instruct.verifiers.base import UnknownVerifier
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from open_instruct.config.args import Args, FlagError
 from open_instruct.data.templates import get_tokenizer
 from open_instruct.data.types import Group, Sample
-from open_instruct.rewards.registry import build_all_verifiers
+from open_instruct.rewards.missing import JudgeFailure, check_invalid_share
+from open_instruct.rewards.registry import build_all_verifiers, weigh_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
-from open_instruct.rewards.scorer import JudgeFailure, RowScorer, check_invalid_share
-from open_instruct.rewards.shaping import RewardShaping, follows_r1_format, soft_overlong, weigh_verifiers
+from open_instruct.rewards.scorer import RowScorer
+from open_instruct.rewards.shaping import RewardShaping, follows_r1_format, soft_overlong
 from open_instruct.rollout.metrics import group_metrics
 from open_instruct.verifiers.base import VerificationResult
 

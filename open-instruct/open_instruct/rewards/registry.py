@@ -1,18 +1,17 @@
-"""Verifiers: what turns a response into a score, found by the name in a row's `dataset` column.
+"""The verifiers of a run, by the name in a row's `dataset` column: collected, renamed, weighed, and looked up.
 
 A verifier is a direct subclass of `VerifierFunction`, or a plain function of (response, label), which has its entry
 point's name. `build_all_verifiers` makes one of each that is imported or that an installed package offers
-(entry-point groups ``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``), and `RewardConfig`
-combines those that a row names into the row's reward. Those without a judge (`gsm8k`, `math`, `ifeval`,
-`string_f1`) are in `open_instruct.verifiers`.
-
-A score of None is a missing value: the verifier could not tell. It is never a zero,
-and it makes the sample's reward None.
+(entry-point groups ``open_instruct.verifiers`` and, for judge types, ``open_instruct.judges``). Those without a
+judge (`gsm8k`, `math`, `ifeval`, `string_f1`) are in `open_instruct.verifiers`; what a row's verifiers come to is in
+`open_instruct.rewards.row_reward`.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from flip_plugin import plugins
 from flip_plugin.errors import did_you_mean
 from flip_plugin.plugins import PluginError
 from flip_plugin.rows.verifiers import JUDGE_GROUP, VERIFIER_GROUP
+from open_instruct.config.args import FlagError
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
 from open_instruct.verifiers.base import FunctionVerifier, UnknownVerifier, VerifierFunction
@@ -63,14 +63,14 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
 def _verifier_classes(offered: Sequence[tuple[EntryPoint, Any]]) -> list[type[VerifierFunction]]:
     """The verifiers' classes, those that are imported and those that packages offer."""
     # By full name: a module that is loaded twice must not count twice.
-    found = {(cls.__module__, cls.__qualname__): cls for cls in VerifierFunction.__subclasses__()}
+    classes = {(cls.__module__, cls.__qualname__): cls for cls in VerifierFunction.__subclasses__()}
     for point, cls in offered:
         if inspect.isclass(cls) and issubclass(cls, VerifierFunction):
-            found[cls.__module__, cls.__qualname__] = cls
+            classes[cls.__module__, cls.__qualname__] = cls
         elif inspect.isclass(cls) or not callable(cls):
             raise PluginError(f"{plugins.describe(point)} is neither a subclass of VerifierFunction nor a function")
     ours = (LMJudgeVerifier, FunctionVerifier)  # made for a judge type, or for a function
-    return [cls for cls in found.values() if cls not in ours and not inspect.isabstract(cls)]
+    return [cls for cls in classes.values() if cls not in ours and not inspect.isabstract(cls)]
 
 
 def _add(verifiers: dict[str, VerifierFunction], verifier: VerifierFunction) -> None:
@@ -93,6 +93,32 @@ def _remap(verifiers: dict[str, VerifierFunction], remap: str | None) -> None:
     if new not in verifiers:
         raise UnknownVerifier(f"--remap_verifier {remap!r}: {_unknown(new, verifiers)}")
     verifiers[old] = verifiers[new]
+
+
+def weigh_verifiers(verifiers: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """`verifiers` with the weights of ``--verifier_weights NAME=WEIGHT ...``; the others keep their own.
+
+    Raises `FlagError` for words of another form, names that are no verifier's, and names given twice.
+    """
+    weighed = dict(verifiers)
+    given = set()
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        name = name.strip().lower()
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not (name and equals and math.isfinite(weight)):
+            raise FlagError(f"--verifier_weights {word}: write NAME=WEIGHT, such as general-flip=0.5.")
+        if name not in verifiers:
+            raise FlagError(f"--verifier_weights {word}: not among {', '.join(sorted(verifiers))}.")
+        if name in given:
+            raise FlagError(f"--verifier_weights names {name} twice.")
+        given.add(name)
+        weighed[name] = copy.copy(verifiers[name])  # a remapped name shares its verifier with another
+        weighed[name].weight = weight
+    return weighed
 
 
 def check_verifier_names(

@@ -1,22 +1,17 @@
-"""From samples to scored samples: decode, ask the row's verifiers, shape, keep missing apart from zero."""
+"""`RowScorer`: the samples of a row -> scored samples: decode, ask the row's verifiers, shape their reward."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from typing import Any
 
 from flip_plugin.rows.checks import labels_by_verifier
 from flip_plugin.text.reasoning import opens_thinking
-from open_instruct.data.types import Group, Sample, ScoredSample
+from open_instruct.data.types import Sample, ScoredSample
 from open_instruct.rewards.row_reward import RewardConfig, SampleReward
 from open_instruct.rewards.shaping import NOT_STOPPED, RewardShaping
-from open_instruct.verifiers.base import VerificationResult, VerifierFunction
-
-
-class JudgeFailure(RuntimeError):
-    """Too many rewards of a step are missing for the step to mean anything."""
+from open_instruct.verifiers.base import VerifierFunction
 
 
 class RowScorer:
@@ -113,36 +108,3 @@ class RowScorer:
             result = await verifier.async_call(sample.token_ids, response, label, row["prompt"], rollout_state=state)
             results[name] = result.score
         return results
-
-
-#: Missing for what the policy wrote: counted, but no reason to stop a run.
-NOT_THE_JUDGES_FAULT = frozenset({"truncated", "empty_response"})
-
-
-def check_invalid_share(groups: list[Group], limit: float, where: str) -> None:
-    """Raise `JudgeFailure`, with the judge's own words, when more than `limit` of the judgements failed.
-
-    Only samples whose verifiers were asked count, also those whose reward does not depend on the answer.
-    """
-    judged = [s for g in groups for s in g.samples if s.per_verifier and s.status not in NOT_THE_JUDGES_FAULT]
-    missing = [s for s in judged if any(result.score is None for result in s.per_verifier.values())]
-    if len(missing) <= limit * len(judged):
-        return
-    statuses = Counter(s.status for s in missing)
-    errors = Counter(e for s in missing for e in _errors(s.per_verifier.values()))
-    counted = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-    said = "".join(f"\n  {count} x {error}" for error, count in errors.most_common(3))
-    raise JudgeFailure(
-        f"{len(missing)} of {len(judged)} rewards of {where} are missing ({counted}), which is more than "
-        f"--llm_judge_max_invalid_frac {limit} allows. The judge said:{said or ' nothing'}"
-    )
-
-
-def _errors(results: Any) -> list[str]:
-    found = []
-    for result in results:
-        assert isinstance(result, VerificationResult)
-        error = (result.details or {}).get("error")
-        if result.score is None and error:
-            found.append(str(error)[:400])
-    return found

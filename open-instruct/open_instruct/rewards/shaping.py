@@ -7,14 +7,11 @@ result does not depend on it. What is logged for each verifier is its own score,
 
 from __future__ import annotations
 
-import copy
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from flip_plugin.text.reasoning import ANSWER_CLOSE, ANSWER_OPEN, CLOSE_TAG
-from open_instruct.config.args import FlagError
 
 #: Status of a sample whose reward is the non-stop penalty; its verifiers are not asked.
 NOT_STOPPED = "not_stopped"
@@ -102,29 +99,3 @@ def soft_overlong(num_tokens: int, max_tokens: int, buffer: int) -> float:
     (-0.5, -1.0, 0.0)
     """
     return max(min((max_tokens - buffer - num_tokens) / buffer, 0.0), -1.0)
-
-
-def weigh_verifiers(verifiers: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """`verifiers` with the weights of ``--verifier_weights NAME=WEIGHT ...``; the others keep their own.
-
-    Raises `FlagError` for words of another form, names that are no verifier's, and names given twice.
-    """
-    weighed = dict(verifiers)
-    seen = set()
-    for word in words:
-        name, equals, number = word.rpartition("=")
-        name = name.strip().lower()
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
-        if not (name and equals and math.isfinite(weight)):
-            raise FlagError(f"--verifier_weights {word}: write NAME=WEIGHT, such as general-flip=0.5.")
-        if name not in verifiers:
-            raise FlagError(f"--verifier_weights {word}: not among {', '.join(sorted(verifiers))}.")
-        if name in seen:
-            raise FlagError(f"--verifier_weights names {name} twice.")
-        seen.add(name)
-        weighed[name] = copy.copy(verifiers[name])  # a remapped name shares its verifier with another
-        weighed[name].weight = weight
-    return weighed

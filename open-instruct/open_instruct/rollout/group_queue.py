@@ -15,7 +15,7 @@ from typing import Any
 from open_instruct.config.args import Args
 from open_instruct.data.prompt_stream import Draw, NoPromptsLeft, PromptStream
 from open_instruct.data.types import Group
-from open_instruct.rewards.scorer import check_invalid_share
+from open_instruct.rewards.missing import check_invalid_share
 from open_instruct.rollout.group_filter import has_loss, pass_rate
 
 

@@ -27,7 +27,8 @@ from open_instruct.engines.pool import EnginePool, EngineSet
 from open_instruct.engines.sleep import Turns
 from open_instruct.engines.weights.send import Weights
 from open_instruct.learner.packing import TrainingSample, pack_mini_batches
-from open_instruct.rewards.scorer import RowScorer, check_invalid_share
+from open_instruct.rewards.missing import check_invalid_share
+from open_instruct.rewards.scorer import RowScorer
 from open_instruct.rollout.group_filter import has_loss, training_samples
 from open_instruct.rollout.group_queue import GroupQueue
 from open_instruct.rollout.judge_counters import JudgeCounters

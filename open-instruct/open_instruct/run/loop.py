@@ -279,7 +279,7 @@ def _cause(error: BaseException) -> BaseException:
 
     from open_instruct.data.prompt_stream import NoPromptsLeft
     from open_instruct.engines.errors import EngineLost
-    from open_instruct.rewards.scorer import JudgeFailure
+    from open_instruct.rewards.missing import JudgeFailure
     from open_instruct.rollout.replay import ReplayError
 
     cause: BaseException | None = error

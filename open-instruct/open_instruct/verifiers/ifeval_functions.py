@@ -24,11 +24,11 @@ def requirement_of_function(label: Mapping[str, Any]) -> dict[str, Any]:
     if name not in FUNCTIONS:
         raise BadLabel(f"names the function {name!r}; ifeval knows {', '.join(FUNCTIONS)}")
     arguments = {key: value for key, value in label.items() if key != "func_name" and value is not None}
-    wanted, make = FUNCTIONS[name]
-    if missing := [key for key in wanted if key not in arguments]:
+    parameters, make = FUNCTIONS[name]
+    if missing := [key for key in parameters if key not in arguments]:
         raise BadLabel(f"lacks {', '.join(missing)}, which {name} takes")
     try:
-        checks = make(*(arguments[key] for key in wanted))
+        checks = make(*(arguments[key] for key in parameters))
     except (TypeError, ValueError, AttributeError) as error:
         raise BadLabel(f"has unusable arguments for {name}: {error}") from None
     requirement: dict[str, Any] = {"name": name, "checks": checks}

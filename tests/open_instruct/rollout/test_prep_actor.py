@@ -19,8 +19,9 @@ from open_instruct.data.templates import get_tokenizer
 from open_instruct.data.types import Sample
 from open_instruct.engines.pool import EngineSet
 from open_instruct.engines.sleep import Turns
+from open_instruct.rewards.missing import JudgeFailure
 from open_instruct.rewards.row_reward import RewardConfig
-from open_instruct.rewards.scorer import JudgeFailure, RowScorer
+from open_instruct.rewards.scorer import RowScorer
 from open_instruct.rollout.prep_actor import DataPreparationActor, initial_state
 from open_instruct.verifiers.base import FunctionVerifier, VerificationResult
 
