@@ -1,6 +1,7 @@
 """For mkdocstrings: examples in docstrings become code blocks.
 
-Docstrings are read as Markdown, where a line that begins with ``>>>`` would be a quotation.
+Docstrings are read as Markdown, where a line that begins with ``>>>`` would be a quotation, and where the ``::`` before
+indented code means nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ _EXAMPLE = re.compile(r"^(?P<indent> *)>>> .*(?:\n(?P=indent)\S.*)*", re.M)
 
 
 def fenced(text: str) -> str:
-    """`text` with each run of ``>>>`` lines and their output between fences."""
+    """`text` with each run of ``>>>`` lines and their output between fences; ``::`` at a line's end becomes ``:``."""
+    text = re.sub(r"(?m)^ *::$", "", text)
+    text = re.sub(r"(?m)(?<=\S)::$", ":", text)
     return _EXAMPLE.sub(lambda found: f"```pycon\n{found.group()}\n```", text)
 
 
@@ -23,5 +26,5 @@ class DoctestFences(Extension):
 
     def on_instance(self, *, obj: Object, **kwargs: Any) -> None:
         """Called by griffe for each module, class, function and attribute."""
-        if obj.docstring and ">>> " in obj.docstring.value:
+        if obj.docstring:
             obj.docstring.value = fenced(obj.docstring.value)

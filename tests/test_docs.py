@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 
 from flip_plugin.cli import COMMANDS
 from flip_plugin.evals.commands import EVALUATIONS
-from tests.architecture import ORDERS, PACKAGES, levels, modules
+from tests.architecture import ORDERS, PACKAGES, all_imports, levels, modules
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -128,6 +129,42 @@ def test_the_map_has_the_orders_of_the_architecture_test():
     shown = [levels(line) for line in re.findall(r"`([^`\n]+ < [^`\n]+)`", text)]
     for package in ("flip_plugin", "flip_plugin.evals", "open_instruct", "datasets_prep"):
         assert levels(ORDERS[package]) in shown, f"docs/architecture.md lacks the order of {package}"
+
+
+@pytest.mark.parametrize("package", ["flip_plugin", "open_instruct"])
+def test_pictures_show_the_imports_between_folders(package):
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    section = text.split(f"\n### {package}\n")[1]
+    picture = re.findall(r"^```mermaid\n(.*?)^```", section, re.M | re.S)[0]
+    drawn = set(arrows(picture))
+    nodes = set(re.findall(r"\b[a-z]\w+\b", picture.split("\n", 1)[1]))
+    folders = {folder.name for folder in PACKAGES[package].iterdir() if (folder / "__init__.py").exists()}
+    real = {one for one in folder_imports(package) if nodes.issuperset(one)}
+    assert folders <= nodes, "a folder is not in the picture"
+    assert drawn <= real, "an arrow without an import"
+    assert real <= closure(drawn), "an import that the arrows do not show"
+
+
+def arrows(picture: str) -> Iterator[tuple[str, str]]:
+    """(from, to) of a Mermaid flowchart whose lines are ``a & b --> c --> d``."""
+    for line in picture.splitlines():
+        stops = [re.findall(r"\w+", stop) for stop in line.split("-->")]
+        for sources, targets in pairwise(stops):
+            yield from product(sources, targets)
+
+
+def folder_imports(package: str) -> set[tuple[str, str]]:
+    """(importer, imported) among the folders and modules at the root of a package."""
+    both = [(one.importer.split("."), one.imported.split(".")) for one in all_imports()]
+    return {(a[1], b[1]) for a, b in both if a[0] == b[0] == package and min(len(a), len(b)) > 1 and a[1] != b[1]}
+
+
+def closure(graph: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """All pairs of which the second can be reached from the first."""
+    reached = set(graph)
+    while more := {(a, d) for a, b in reached for c, d in graph if b == c} - reached:
+        reached |= more
+    return reached
 
 
 UPSTREAM = (
