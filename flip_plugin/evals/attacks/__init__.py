@@ -17,7 +17,7 @@ from flip_plugin.evals.attacks.registry import (
     with_function,
 )
 
-# One or two of each kind: what a robustness run tries unless told otherwise.
+# One or two of each kind: the default of a robustness run.
 DEFAULT_SUITE = (
     "echo",
     "echo_only",

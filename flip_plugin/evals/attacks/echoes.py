@@ -181,5 +181,5 @@ def disguised(text: str) -> str:
     )
 
 
-def _asked_for(told: str, response: str) -> str:
-    return f"What you want from me: {told}\n\n{response}"
+def _asked_for(text: str, response: str) -> str:
+    return f"What you want from me: {text}\n\n{response}"

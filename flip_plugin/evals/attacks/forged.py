@@ -41,12 +41,12 @@ def forged_reply(instruction: str) -> str:
 
 def endings(prompts: PromptSet) -> list[str]:
     """What follows the response in each user template: closing tags and the question to the judge."""
-    found = []
+    after = []
     for name, text in prompts.templates.items():
         pieces = _RESPONSE.split(text)
         if name.endswith("_USER") and len(pieces) > 1 and pieces[-1].strip():
-            found.append(pieces[-1].strip())
-    return list(dict.fromkeys(found))
+            after.append(pieces[-1].strip())
+    return list(dict.fromkeys(after))
 
 
 def tags(prompts: PromptSet) -> list[str]:
@@ -56,8 +56,8 @@ def tags(prompts: PromptSet) -> list[str]:
 
 def headers(prompts: PromptSet) -> list[str]:
     """Section headers in lines of their own, as the published templates have them; ours have none."""
-    found = (header.strip() for text in prompts.templates.values() for header in _HEADER.findall(text))
-    return list(dict.fromkeys(found))
+    lines = (header.strip() for text in prompts.templates.values() for header in _HEADER.findall(text))
+    return list(dict.fromkeys(lines))
 
 
 def forged_with(attack: Attack, prompts: PromptSet) -> Attack:

@@ -128,11 +128,11 @@ def print_table(results: Sequence[Result]) -> None:
                 [by_place.get((judge, row, group, metric)) for metric in ("wins_before", "wins", "shift")]
                 for row in rows
             )
-            grid.add_row(group, *map(_told, shown))
+            grid.add_row(group, *map(_table_text, shown))
         console.print(grid)
 
 
-def _told(shown: Sequence[Result | None]) -> str:
+def _table_text(shown: Sequence[Result | None]) -> str:
     """``12 > 85  +0.31  0``; a dash for what is not known."""
     before, wins, shift = shown
     percent = [
@@ -158,7 +158,7 @@ def outcome(
     `stripped` are the ids of the items that ``strip`` changes: where such a one is not judged, it is missing.
     """
 
-    def found(item_id: str) -> Judgement | None:
+    def judgement_of(item_id: str) -> Judgement | None:
         # Items that the policy does not change were judged once, as they are.
         changed = policy == "strip" and stripped_id(item_id) in stripped
         judgement = table.get((judge, method, stripped_id(item_id) if changed else item_id, seed))
@@ -166,12 +166,12 @@ def outcome(
             judgement = replace(judgement, scores=[None] * len(judgement.scores))
         return penalised(judgement) if policy == "penalise" else judgement
 
-    before = found(pair_id)
+    before = judgement_of(pair_id)
     bad, good = score_at(before, BAD), score_at(before, GOOD)
     if method in ALONE:
-        after = found(alone_id(pair_id, attack))
+        after = judgement_of(alone_id(pair_id, attack))
         return Outcome(bad, good, score_at(after, 0), good, before, after)
-    after = found(together_id(pair_id, attack))
+    after = judgement_of(together_id(pair_id, attack))
     return Outcome(bad, good, score_at(after, BAD), score_at(after, GOOD), before, after)
 
 
@@ -221,7 +221,7 @@ def _row_results(by_attack: Outcomes, judge: str, row: str) -> list[Result]:
         ("wins", _after_both),
         ("wins_change", lambda one: one.change),
     ):
-        values = {key: _mean(of(found[key]) for found in by_attack.values()) for key in first}
+        values = {key: _mean(of(outcomes[key]) for outcomes in by_attack.values()) for key in first}
         judged = [one.after if metric == "shift" else one.asked for one in everything]
         results.append(result(metric, "all", values, judged))
     return results
@@ -244,19 +244,19 @@ def _paired_results(by_method: Mapping[str, Outcomes], judge: str) -> list[Resul
         if method == "flip":
             continue
         values: dict[str, Values] = {
-            name: {key: difference(_after_both(one), _after_both(other[name][key])) for key, one in found.items()}
-            for name, found in flip.items()
+            name: {key: difference(_after_both(one), _after_both(other[name][key])) for key, one in own.items()}
+            for name, own in flip.items()
         }
         asked = {
             name: [one.asked for both in (flip[name], other[name]) for one in both.values() if one.asked is not None]
             for name in flip
         }
         first = next(iter(values.values()))
-        values["all"] = {key: _mean(found[key] for found in values.values()) for key in first}
-        asked["all"] = [one for found in asked.values() for one in found]
+        values["all"] = {key: _mean(own[key] for own in values.values()) for key in first}
+        asked["all"] = [one for own in asked.values() for one in own]
         results += [
             mean_result(
-                found,
+                own,
                 evaluation=EVALUATION,
                 judge=judge,
                 method=method,
@@ -264,7 +264,7 @@ def _paired_results(by_method: Mapping[str, Outcomes], judge: str) -> list[Resul
                 metric=f"wins{PAIRED}",
                 judgements=asked[name],
             )
-            for name, found in values.items()
+            for name, own in values.items()
         ]
     return results
 

@@ -32,8 +32,8 @@ def paraphrase_attack(paraphrases: Mapping[str, str]) -> Attack:
     """The attack with a paraphrase by item id. An item without one keeps its response."""
 
     def echo_model(item: EvalItem, response: str, rng: random.Random) -> str:
-        told = paraphrases.get(item.id)
-        return f"What you want from me: {told}\n\n{response}" if told else response
+        text = paraphrases.get(item.id)
+        return f"What you want from me: {text}\n\n{response}" if text else response
 
     return Attack(NAME, PARAPHRASE, "The instruction in a model's own words, before the response.", echo_model)
 

@@ -61,17 +61,17 @@ def get_attacks(names: Sequence[str]) -> list[Attack]:
 
     Raises ValueError with the known names.
     """
-    found: dict[str, Attack] = {}
+    chosen: dict[str, Attack] = {}
     for name in names:
         if name == "all":
-            found |= ATTACKS
+            chosen |= ATTACKS
         elif name in ATTACKS:
-            found[name] = ATTACKS[name]
+            chosen[name] = ATTACKS[name]
         elif family := {key: one for key, one in ATTACKS.items() if one.family == name}:
-            found |= family
+            chosen |= family
         else:
-            found[name] = _from_entry_point(name)
-    return list(found.values())
+            chosen[name] = _from_entry_point(name)
+    return list(chosen.values())
 
 
 def families() -> list[str]:

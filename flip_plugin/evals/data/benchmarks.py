@@ -138,12 +138,12 @@ def _rows(benchmark: Benchmark, source: str, split: str | None) -> Iterator[tupl
 def _nested(path: Path, split: str, schema: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows under the key `split` of one JSON object, or those of a plain list."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CommandError(f"{path}: not JSON ({error})") from error
-    rows = found.get(split) if isinstance(found, dict) else found
+    rows = content.get(split) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not rows:
-        has = ", ".join(found) if isinstance(found, dict) else type(found).__name__
+        has = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         raise CommandError(f"{path} has no rows under {split!r} (it has {has}): choose with --split")
     for number, row in enumerate(rows, start=1):
         problem = misfit(row, schema) if isinstance(row, dict) else f"an object was expected, not {row!r:.40}"
@@ -160,9 +160,9 @@ def _hub_file(repository: str, file: str) -> str:
     try:
         return hf_hub_download(repository, file, repo_type="dataset")
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        told = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise CommandError(
-            f"{file} of {repository} could not be had ({told}): name a local copy with --data"
+            f"{file} of {repository} could not be had ({reason}): name a local copy with --data"
         ) from error
 
 
@@ -193,7 +193,7 @@ def _item(benchmark: Benchmark, source: str, number: int, row: Mapping[str, Any]
 
 
 def _messages(source: str, number: int, messages: Any) -> list[dict[str, Any]]:
-    """The conversation up to its last turn of the user; what follows is the answer to be found."""
+    """The conversation up to its last turn of the user; what follows is the answer."""
     try:
         turns = normalize_messages(messages)
     except NoTarget as error:

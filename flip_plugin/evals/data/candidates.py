@@ -39,8 +39,8 @@ CANDIDATE_FIELDS: Mapping[str, Any] = {
     "meta": dict | None,
     "subset": str | None,
 }
-# So many prompts in a row for which the policy's server failed, and the run ends.
-HOPELESS = 8
+# After so many prompts in a row for which the policy's server failed, the run ends.
+MAX_FAILURES_IN_A_ROW = 8
 # What a request itself is at fault for; asking again would not help, and there is no response.
 OWN_FAULT = frozenset({"context_overflow", "bad_request"})
 
@@ -181,7 +181,7 @@ async def _sample_all(
             item, error = await _sample(client, prompt, n, seed)
             if item is None:
                 failures += 1
-                if failures >= HOPELESS:
+                if failures >= MAX_FAILURES_IN_A_ROW:
                     raise CommandError(
                         f"the policy failed for {failures} prompts in a row ({error}): what is done is kept"
                     )

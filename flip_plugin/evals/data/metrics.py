@@ -209,7 +209,7 @@ def score_candidates(metric_name: str, items: Sequence[EvalItem], path: Path, **
     values = {item.id: known[item.id] for item in items}
     if all(value is None for row in values.values() for value, _ in row):
         reason = next((why for row in values.values() for _, why in row if why), None)
-        path.unlink(missing_ok=True)  # when it is mended, they can be had
+        path.unlink(missing_ok=True)  # a run after the repair works them out anew
         raise CommandError(f"metric {metric_name}: no candidate has a value ({reason})")
     return values
 
@@ -217,7 +217,7 @@ def score_candidates(metric_name: str, items: Sequence[EvalItem], path: Path, **
 async def _score_all(metric: Metric, items: Sequence[EvalItem], name: str, file: Any) -> list[tuple[str, list[Value]]]:
     from tqdm import tqdm
 
-    waiting, found = iter(items), []
+    waiting, scored = iter(items), []
 
     async def worker(bar: Any) -> None:
         for item in waiting:
@@ -226,7 +226,7 @@ async def _score_all(metric: Metric, items: Sequence[EvalItem], name: str, file:
             row |= {"values": [value for value, _ in values], "problems": [problem for _, problem in values]}
             file.write(json.dumps(row) + "\n")
             file.flush()
-            found.append((item.id, values))
+            scored.append((item.id, values))
             bar.update()
 
     with tqdm(total=len(items), unit="prompt", desc=name[:30]) as bar:
@@ -237,7 +237,7 @@ async def _score_all(metric: Metric, items: Sequence[EvalItem], name: str, file:
             for one in workers:
                 one.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-    return found
+    return scored
 
 
 def digest(item: EvalItem) -> str:

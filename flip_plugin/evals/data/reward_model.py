@@ -40,8 +40,8 @@ class RewardModelMetric:
             )
             tokenizer: Any = AutoTokenizer.from_pretrained(self.name)
         except (OSError, ValueError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise error if isinstance(error, CommandError) else CommandError(f"rm:{self.name}: {told}") from error
+            reason = str(error).strip().splitlines()[0]
+            raise error if isinstance(error, CommandError) else CommandError(f"rm:{self.name}: {reason}") from error
         if loading["missing_keys"]:
             new = ", ".join(sorted(loading["missing_keys"])[:3])
             raise CommandError(f"rm:{self.name} is no reward model: its files lack {new}")

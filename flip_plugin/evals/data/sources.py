@@ -37,7 +37,7 @@ def read_rows(
     ``object``; ``str | None`` may be null or missing. Other columns are kept unchecked. Raises `RowError`
     for a row that does not fit, `CommandError` for a source that cannot be read.
     """
-    before, found = 0, False
+    before, has_rows = 0, False
     for name, rows in _parts(source, split):
         number = 0
         for number, row in enumerate(rows, start=1):
@@ -46,10 +46,10 @@ def read_rows(
             problem = row if isinstance(row, str) else misfit(row, schema or {})
             if problem:
                 raise RowError(name, number, problem)
-            found = True
+            has_rows = True
             yield before + number, row
         before += number
-    if not found:
+    if not has_rows:
         raise CommandError(f"{source} has no rows")
 
 
@@ -148,8 +148,8 @@ def _hub(source: str, split: str | None) -> Iterator[Any]:
     try:
         yield from load_dataset(source, split=split or "train", streaming=True)
     except (DatasetNotFoundError, ValueError, OSError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CommandError(f"{source} is no local file, and as a Hugging Face data set: {told}") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CommandError(f"{source} is no local file, and as a Hugging Face data set: {reason}") from error
 
 
 def _optional(kind: Any) -> bool:

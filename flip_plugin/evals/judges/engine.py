@@ -24,15 +24,15 @@ from flip_plugin.evals.judges.spec import JudgeSpec, open_model
 from flip_plugin.evals.records.items import EvalItem, Judgement, has_failed
 from flip_plugin.evals.records.journal import Journal, read_judgements
 
-__all__ = ["HOPELESS", "Judgements", "has_failed", "judge_items", "read_judgements", "tell_failures"]
+__all__ = ["MAX_FAILURES_IN_A_ROW", "Judgements", "has_failed", "judge_items", "read_judgements", "report_failures"]
 
-# So many judgements in a row that the judge's server failed, and nothing more is asked of it.
-HOPELESS = 20
+# After so many judgements in a row that the judge's server failed, nothing more is asked of it.
+MAX_FAILURES_IN_A_ROW = 20
 
 Applies = Callable[[EvalItem, str], bool]
 
 
-class JudgeAway(RuntimeError):
+class JudgeFailed(RuntimeError):
     """A judge's server fails on everything; the text is its own error."""
 
 
@@ -56,8 +56,9 @@ def judge_items(
 ) -> Judgements:
     """All judgements, in the order judges, seeds, methods, items; those of `run_dir` are not asked for again.
 
-    `applies(item, method)` says which items a method judges (all). A judge that fails `HOPELESS` times in a row, or
-    cannot be loaded, is left, and the others go on; what it was not asked is missing from the list (`tell_failures`).
+    `applies(item, method)` says which items a method judges (all). A judge that fails `MAX_FAILURES_IN_A_ROW` times, or
+    cannot be loaded, is given up, and the others go on; what it was not asked is missing from the list
+    (`report_failures`).
     Raises `CommandError` when two items have one id, or another process is judging into `run_dir`.
     """
     from tqdm import tqdm
@@ -87,8 +88,8 @@ def judge_items(
     return Judgements((done[key] for key in work if key in done), errors)
 
 
-def tell_failures(judgements: Sequence[Judgement], judges: Sequence[JudgeSpec]) -> int:
-    """Say on stderr which judges failed on what, with their own error text. The command's exit status: 0 or 1."""
+def report_failures(judgements: Sequence[Judgement], judges: Sequence[JudgeSpec]) -> int:
+    """Print on stderr which judges failed on what, with their own error text. The command's exit status: 0 or 1."""
     status = 0
     for spec in judges:
         failed = [one for one in judgements if one.judge == spec.name and has_failed(one)]
@@ -96,10 +97,10 @@ def tell_failures(judgements: Sequence[Judgement], judges: Sequence[JudgeSpec]) 
         if not failed and ended is None:
             continue
         status = 1
-        told = f"it was left ({ended})" if ended else f"{len(failed)} judgements failed ({failed[-1].error})"
+        problem = f"it was given up ({ended})" if ended else f"{len(failed)} judgements failed ({failed[-1].error})"
         print(
-            f"judge {spec.name}: {told}. What it did not answer is missing, not wrong. "
-            "Run the same command again when it is mended: it asks for that alone.",
+            f"judge {spec.name}: {problem}. What it did not answer is missing, not wrong. "
+            "Once it works, run the same command again: it asks for that alone.",
             file=sys.stderr,
         )
     return status
@@ -117,7 +118,7 @@ class _Session:
     failed_in_a_row: int = field(default=0)
 
     def keep(self, judgement: Judgement) -> None:
-        """On disk first. Raises `JudgeAway` where there is no use in going on."""
+        """On disk first. Raises `JudgeFailed` where there is no use in going on."""
         self.journal.append(judgement)
         before = self.done.get(judgement.key)
         self.done[judgement.key] = judgement
@@ -126,12 +127,12 @@ class _Session:
         self.bar.update()
         lost = all(status == "judge_error" for status in judgement.statuses)
         self.failed_in_a_row = self.failed_in_a_row + 1 if lost else 0
-        if self.failed_in_a_row >= HOPELESS:
-            raise JudgeAway(str(judgement.error))
+        if self.failed_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            raise JudgeFailed(str(judgement.error))
 
 
 def _ask_one_judge(session: _Session, spec: JudgeSpec, work: dict[Any, EvalItem]) -> str | None:
-    """None when all was asked; else what ended it, told at once."""
+    """None when all was asked; else the reason why not, which is printed at once."""
     session.failed_in_a_row = 0
     session.bar.set_description(spec.name)
     try:
@@ -145,10 +146,14 @@ def _ask_one_judge(session: _Session, spec: JudgeSpec, work: dict[Any, EvalItem]
                 }
                 todo = ((method[key[1]], item) for key, item in work.items() if key[3] == seed)
                 asyncio.run(_ask(session, todo, client.max_concurrency))
-    except (JudgeAway, CommandError) as error:
-        told = f"it failed {HOPELESS} times in a row: {error}" if isinstance(error, JudgeAway) else str(error)
-        session.bar.write(f"judge {spec.name} is left: {told}", file=sys.stderr)
-        return told
+    except (JudgeFailed, CommandError) as error:
+        reason = (
+            f"it failed {MAX_FAILURES_IN_A_ROW} times in a row: {error}"
+            if isinstance(error, JudgeFailed)
+            else str(error)
+        )
+        session.bar.write(f"judge {spec.name} is given up: {reason}", file=sys.stderr)
+        return reason
     return None
 
 
@@ -156,7 +161,7 @@ async def _ask(session: _Session, todo: Iterator[tuple[MethodJudge, EvalItem]], 
     """As many items at a time as the client takes calls; it bounds the calls themselves."""
 
     async def worker() -> None:
-        # One iterator for all: an item goes to whoever is free.
+        # One iterator for all: an item goes to the next free worker.
         for method, item in todo:
             session.keep(await method.judge(item))
 

@@ -48,17 +48,17 @@ class JudgeSpec:
         model = match["model"].removeprefix(OFFLINE)
         own = re.sub(r"[^\w.+-]", "-", model.partition("?")[0].rstrip("/").rpartition("/")[2])
         name = own if match["name"] is None else match["name"]
-        told = f"judge {text!r}: [NAME=]MODEL[@URL] or [NAME=]{OFFLINE}PATH_OR_ID is wanted"
+        wanted = f"judge {text!r}: [NAME=]MODEL[@URL] or [NAME=]{OFFLINE}PATH_OR_ID is wanted"
         if not model.strip():
-            raise CommandError(f"{told}; it names no model")
+            raise CommandError(f"{wanted}; it names no model")
         if "@" in model and not offline:
-            raise CommandError(f"{told}; what follows @ must be a URL like http://127.0.0.1:8000/v1")
+            raise CommandError(f"{wanted}; what follows @ must be a URL like http://127.0.0.1:8000/v1")
         if "=" in model and not offline:
-            raise CommandError(f"{told}; a name is letters, digits and any of _ . + -, without a path")
+            raise CommandError(f"{wanted}; a name is letters, digits and any of _ . + -, without a path")
         if offline and match["url"]:
-            raise CommandError(f"{told}; a model that vLLM loads here has no URL")
+            raise CommandError(f"{wanted}; a model that vLLM loads here has no URL")
         if not _NAME.fullmatch(name):
-            raise CommandError(f"{told}; the name {name!r} must be letters, digits and any of _ . + -")
+            raise CommandError(f"{wanted}; the name {name!r} must be letters, digits and any of _ . + -")
         return cls(name, model, match["url"], offline)
 
     def to_dict(self) -> dict[str, Any]:

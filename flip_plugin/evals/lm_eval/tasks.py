@@ -55,16 +55,16 @@ def benchmark_of(name: str) -> Benchmark:
 
 def check_installed(names: Sequence[str]) -> None:
     """Raises `CommandError`, with what to install, where a task needs a package that is not there."""
-    for package, needed, told in (
+    for package, needed, advice in (
         ("lm_eval", True, "the GRPO table needs lm-eval: " + INSTALL),
         ("ifbench", "ifbench" in names, IFBENCH_MISSING),
         ("math_verify", "minerva_math" in names, "minerva_math needs math-verify: " + INSTALL),
     ):
         if needed and importlib.util.find_spec(package) is None:
-            raise CommandError(told)
+            raise CommandError(advice)
 
 
-def metrics_of(found: Mapping[str, Any], task: str) -> dict[str, tuple[float, float | None]]:
+def metrics_of(results: Mapping[str, Any], task: str) -> dict[str, tuple[float, float | None]]:
     """Each metric of lm-eval's results for a task (or group), with its standard error where lm-eval gives one.
 
     Keys are ``name,filter`` as lm-eval has them. Raises `CommandError` where the task has no number at all.
@@ -72,7 +72,7 @@ def metrics_of(found: Mapping[str, Any], task: str) -> dict[str, tuple[float, fl
     >>> metrics_of({"results": {"t": {"acc,none": 0.5, "acc_stderr,none": 0.1, "alias": "t"}}}, "t")
     {'acc,none': (0.5, 0.1)}
     """
-    values = {**found.get("groups", {}), **found.get("results", {})}.get(task, {})
+    values = {**results.get("groups", {}), **results.get("results", {})}.get(task, {})
     metrics: dict[str, tuple[float, float | None]] = {}
     for key, value in values.items():
         name, _, filter_name = key.partition(",")
@@ -90,10 +90,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def size_of(found: Mapping[str, Any], task: str) -> int:
+def size_of(results: Mapping[str, Any], task: str) -> int:
     """How many documents were scored: of a group, those of its tasks together."""
-    counts = found.get("n-samples", {})
+    counts = results.get("n-samples", {})
     if task in counts:
         return int(counts[task]["effective"])
-    members = found.get("group_subtasks", {}).get(task, [])
-    return sum(size_of(found, member) for member in members)
+    members = results.get("group_subtasks", {}).get(task, [])
+    return sum(size_of(results, member) for member in members)

@@ -3,7 +3,7 @@
 The model is loaded once for all its tasks, and its memory is free when the process ends. A job (JSON):
 
     checkpoint    path or Hugging Face id
-    contents      what `contents_of` said of it; is kept with the results
+    contents      `contents_of` it; kept with the results
     backend       vllm or hf
     model_args    keywords for lm-eval's model
     tasks         [{"task": lm-eval's name, "file": where its results go}]
@@ -55,7 +55,7 @@ def evaluate(job: Mapping[str, Any], model: Any, talk: bool = True) -> None:
             print(f"lm-eval: {job['checkpoint']}: {one['task']}", file=sys.stderr, flush=True)
         seed = job.get("seed", 1)
         try:
-            found = simple_evaluate(
+            results = simple_evaluate(
                 model=model,
                 tasks=[one["task"]],
                 task_manager=manager,
@@ -72,9 +72,9 @@ def evaluate(job: Mapping[str, Any], model: Any, talk: bool = True) -> None:
             traceback.print_exc()
             failed.append(one["task"])
             continue
-        if found is None:
+        if results is None:
             raise RuntimeError("lm-eval returned nothing: is LOCAL_RANK set? Only rank 0 gets results")
-        write_results(Path(one["file"]), _kept(found, job, one["task"], template))
+        write_results(Path(one["file"]), _kept(results, job, one["task"], template))
     if failed:
         raise RuntimeError(f"lm-eval failed on {', '.join(failed)} (above); the other tasks are done")
 
@@ -84,19 +84,19 @@ def write_results(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
-def _kept(found: Mapping[str, Any], job: Mapping[str, Any], task: str, template: bool) -> dict[str, Any]:
+def _kept(results: Mapping[str, Any], job: Mapping[str, Any], task: str, template: bool) -> dict[str, Any]:
     samples = [
         {"task": name, "prompt": _prompt_of(one), "response": _response_of(one)}
-        for name, rows in (found.get("samples") or {}).items()
+        for name, rows in (results.get("samples") or {}).items()
         for one in rows[:20]
     ]
-    asked = ("checkpoint", "contents", "backend", "model_args", "gen_kwargs", "limit", "seed")
-    told = {name: job.get(name) for name in asked}
+    names = ("checkpoint", "contents", "backend", "model_args", "gen_kwargs", "limit", "seed")
+    settings = {name: job.get(name) for name in names}
     return {
         "task": task,
         "apply_chat_template": template,
-        **told,
-        **{key: found[key] for key in KEPT if key in found},
+        **settings,
+        **{key: results[key] for key in KEPT if key in results},
         "samples": samples,
     }
 

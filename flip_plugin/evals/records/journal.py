@@ -25,7 +25,7 @@ class Journal:
         self.folder = Path(run_dir) / FOLDER
         self._files: dict[Path, IO[str]] = {}
         self._lock = folder_lock(self.folder)
-        self._found: list[Judgement] = []
+        self._before: list[Judgement] = []
 
     def __enter__(self) -> Journal:
         try:
@@ -36,7 +36,7 @@ class Journal:
             ) from None
         for file in self.folder.glob("*.jsonl"):
             mend_last_line(file)
-        self._found = read_judgements(self.folder.parent)
+        self._before = read_judgements(self.folder.parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -47,7 +47,7 @@ class Journal:
 
     def judgements(self) -> list[Judgement]:
         """What was on disk at the start: the last judgement of each key."""
-        return self._found
+        return self._before
 
     def append(self, judgement: Judgement) -> None:
         """Write a line and flush it."""
@@ -64,10 +64,10 @@ def read_judgements(run_dir: str | Path) -> list[Judgement]:
 
     Raises `CommandError` for any other line that is no judgement, with file and number.
     """
-    found: dict[Any, Judgement] = {}
+    by_key: dict[Any, Judgement] = {}
     for file in sorted((Path(run_dir) / FOLDER).glob("*.jsonl")):
-        found.update((one.key, one) for one in _read(file))
-    return list(found.values())
+        by_key.update((one.key, one) for one in _read(file))
+    return list(by_key.values())
 
 
 def _read(file: Path) -> Iterator[Judgement]:

@@ -154,31 +154,31 @@ def open_run(
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a run from being continued, in words; empty when nothing does."""
-    found = []
+    problems = []
     if before["evaluation"] != now["evaluation"]:
         return [f"it holds {before['evaluation']}, not {now['evaluation']}"]
     if before["data"]["sha256"] != now["data"]["sha256"]:
         then, here = before["data"], now["data"]
-        found.append(
+        problems.append(
             f"its items differ ({then['items']} of {then['source'] or 'that command'}; "
             f"now {here['items']} of {here['source'] or 'this one'})"
         )
     old, new = before["settings"], now["settings"]
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
-            found.append(_describe_change(name, old.get(name), new.get(name)))
+            problems.append(_describe_change(name, old.get(name), new.get(name)))
     for name in ("methods", "seeds"):
         lost = [one for one in before[name] if one not in now[name]]
         if lost:
-            found.append(f"it has {name} {' '.join(map(str, lost))}, too: keep them (others may be added)")
+            problems.append(f"it has {name} {' '.join(map(str, lost))}, too: keep them (others may be added)")
     judges = {one["name"]: one for one in now["judges"]}
     for one in before["judges"]:
         same = judges.get(one["name"])
         if same is None:
-            found.append(f"it has judge {one['name']}, too: keep it (others may be added)")
+            problems.append(f"it has judge {one['name']}, too: keep it (others may be added)")
         elif (one["model"], one["offline"]) != (same["model"], same["offline"]):
-            found.append(f"judge {one['name']} was {one['model']}, now {same['model']}")
-    return found
+            problems.append(f"judge {one['name']} was {one['model']}, now {same['model']}")
+    return problems
 
 
 def load_run(path: str | Path) -> tuple[dict[str, Any], list[EvalItem]]:

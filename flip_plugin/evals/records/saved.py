@@ -45,17 +45,17 @@ def check_output(output: str | Path, runs: Sequence[str | Path]) -> None:
 
 
 def judged_items(items: Sequence[EvalItem], judgements: Sequence[Judgement]) -> list[EvalItem]:
-    """The items that somebody judged and whose right responses are known: those that accuracy can be counted over.
+    """The judged items whose right responses are known: those that accuracy can be counted over.
 
     Without RewardBench 2's Ties, whose score is no share of right picks. Raises `CommandError` when there are none.
     """
     judged = {one.id for one in judgements}
-    found = [
+    judgeable = [
         item
         for item in items
         if item.id in judged and item.right is not None and any(item.right) and not all(item.right)
         if item.subset != TIES and not {"attack", "policy"} & item.meta.keys()
     ]
-    if not found:
+    if not judgeable:
         raise CommandError("no judged item has right and wrong responses to choose from (best_of_n runs have none)")
-    return found
+    return judgeable

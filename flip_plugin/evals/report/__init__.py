@@ -68,17 +68,17 @@ def write_report(
     from flip_plugin.evals.report.output.sections import sections
     from flip_plugin.files.atomic import write_text
 
-    found = read_runs(run_dirs)
-    for note in found.notes:
+    runs = read_runs(run_dirs)
+    for note in runs.notes:
         print(f"flip eval report: {note}", file=sys.stderr)
-    known = sizes_of(found.evals, sizes or {})
-    claims = check_claims(found, known)
-    made = sections(found, known)
+    known = sizes_of(runs.evals, sizes or {})
+    claims = check_claims(runs, known)
+    made = sections(runs, known)
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "cells.csv", csv_text(found))
-    write_text(folder / "report.json", json_text(found, claims, known, written))
-    write_text(folder / "report.md", markdown_text(found, claims, made, written))
-    data = page_data(found, claims, made, known, written=written, max_items=max_items)
+    write_text(folder / "cells.csv", csv_text(runs))
+    write_text(folder / "report.json", json_text(runs, claims, known, written))
+    write_text(folder / "report.md", markdown_text(runs, claims, made, written))
+    data = page_data(runs, claims, made, known, written=written, max_items=max_items)
     return write_text(folder / "report.html", render(data))

@@ -103,13 +103,13 @@ def _percentiles(
 
     if sum(map(len, members)) < 2:
         return None, None
-    random, found = np.random.default_rng(seed), []
+    random, batches = np.random.default_rng(seed), []
     # In batches: draws x items x runs would not fit for large data sets.
     for start in range(0, resamples, BATCH):
         size = min(BATCH, resamples - start)
         drawn = [part[random.integers(0, len(part), (size, len(part)))] for part in members]
-        found.append(statistic(drawn))
-    values = np.concatenate(found)
+        batches.append(statistic(drawn))
+    values = np.concatenate(batches)
     values = values[~np.isnan(values)]
     if not len(values):
         return None, None

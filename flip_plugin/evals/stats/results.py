@@ -38,11 +38,11 @@ def mean_result(
     ids = list(dict.fromkeys(key[0] for key in values)) if ids is None else list(ids)
     seeds = sorted({key[1] for key in values}) if seeds is None else list(seeds)
     table = [[values.get((one, seed)) for one in ids] for seed in seeds]
-    found = estimate(table, [groups[one] for one in ids] if groups is not None else None)
+    mean = estimate(table, [groups[one] for one in ids] if groups is not None else None)
     failed = [one for one in judgements if has_failed(one)]
     if failed and not note:
         note = f"{len(failed)} of {len(judgements)} judgements failed: {failed[-1].error}"
-    elif found.value is None and not note:
+    elif mean.value is None and not note:
         note = "not judged"
     return Result(
         evaluation=evaluation,
@@ -50,12 +50,12 @@ def mean_result(
         method=method,
         group=group,
         metric=metric,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        n=found.n,
+        value=mean.value,
+        low=mean.low,
+        high=mean.high,
+        n=mean.n,
         invalid=invalid_share(judgements),
-        runs=list(found.runs),
+        runs=list(mean.runs),
         note=note,
     )
 

@@ -52,13 +52,13 @@ def margins(scores: Sequence[float | None], right: Sequence[bool]) -> Margins | 
     return Margins(min(good) - max(bad), max(good) - min(good))
 
 
-def ties_score(found: Mapping[tuple[str, int], Margins | None]) -> float | None:
+def ties_score(verdicts: Mapping[tuple[str, int], Margins | None]) -> float | None:
     """The score over items by (``ref`` or ``tied``, number). Items without a verdict are left out.
 
     None when there is no question with both a ref and a tied verdict: the margins cannot be compared.
     """
-    ref = {number: one for (kind, number), one in found.items() if kind == "ref" and one is not None}
-    tied = {number: one for (kind, number), one in found.items() if kind == "tied" and one is not None}
+    ref = {number: one for (kind, number), one in verdicts.items() if kind == "ref" and one is not None}
+    tied = {number: one for (kind, number), one in verdicts.items() if kind == "tied" and one is not None}
     both = sorted(ref.keys() & tied.keys())
     if not both:
         return None

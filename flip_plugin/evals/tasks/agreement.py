@@ -197,8 +197,8 @@ def _results(
 
 
 def _estimated(result: Callable[..., Result], metric: str, values: Sequence[Sequence[float | None]]) -> Result:
-    found = estimate(values)
-    return result(metric, value=found.value, low=found.low, high=found.high, n=found.n, runs=found.runs)
+    mean = estimate(values)
+    return result(metric, value=mean.value, low=mean.low, high=mean.high, n=mean.n, runs=mean.runs)
 
 
 def _interval(
@@ -240,7 +240,7 @@ def _defined(one: Sequence[float], other: Sequence[float], statistic: Callable[[
 
 def _read(paths: Sequence[Path]) -> list[Judgement]:
     """The judgements of all runs. Raises `CommandError` where two have one key, or an id means two items."""
-    found: dict[tuple[str, str, str, int], Judgement] = {}
+    by_key: dict[tuple[str, str, str, int], Judgement] = {}
     prompts: dict[str, Any] = {}
     for path in paths:
         items, judgements = read_run(path)
@@ -249,7 +249,7 @@ def _read(paths: Sequence[Path]) -> list[Judgement]:
             if prompts.setdefault(item.id, shown) != shown:
                 raise CommandError(f"{path}: item {item.id!r} is another one than in the runs before it")
         for one in judgements:
-            if one.key in found:
+            if one.key in by_key:
                 raise CommandError(f"{path}: judge {one.judge!r} with seed {one.seed} is in an earlier run, too")
-            found[one.key] = one
-    return list(found.values())
+            by_key[one.key] = one
+    return list(by_key.values())

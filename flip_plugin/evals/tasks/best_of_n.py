@@ -3,7 +3,7 @@
 candidates (M a prompt) -> the metric of every candidate -> judgements -> for N = 1, 2, 4, ...: the metric of the pick.
 
 FLIP and pointwise score a candidate once, for all N. Listwise sees the first N, one call for each N. Pairwise is asked
-once a prompt: as a knockout (2 (M - 1) calls) or in full (M (M - 1)), and both tell the winner of every block of N
+once a prompt: as a knockout (2 (M - 1) calls) or in full (M (M - 1)), and both give the winner of every block of N
 candidates. `flip_plugin.evals.judges.selection` has the arithmetic.
 """
 
@@ -21,7 +21,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.benchmarks import BENCHMARKS, load_prompts
 from flip_plugin.evals.data.candidates import add_sampling, generate, read_candidates
 from flip_plugin.evals.data.metrics import Value, score_candidates
-from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.engine import judge_items, report_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
 from flip_plugin.evals.judges.selection import (
     asked_within,
@@ -44,7 +44,7 @@ NAME = "best_of_n"
 SIZES = (1, 2, 4, 8, 16)
 ORACLE, RANDOM = "oracle", "random"
 # The judge of the two lines that need none.
-NOBODY = "-"
+NO_JUDGE = "-"
 
 RULES = (
     "value: the benchmark's metric of the picked candidate, mean over prompts and runs.",
@@ -65,7 +65,7 @@ scored with the benchmark's own metric. Curves over N, beside the best possible 
 
 Benchmarks: ifeval and math are checked by rule; alpaca_eval and human_interest need a reward model or a judge
 (--metric rm:HF_ID or judge:MODEL[@URL]); prompts is any file, with any --metric MODULE:FUNCTION.
-The calls to the judges are told before the first one; --cost_only ends there.
+The number of calls to the judges is printed before the first one; --cost_only ends there.
 
   flip eval best_of_n --benchmark ifeval --policy vllm:allenai/Llama-3.1-Tulu-3-8B \\
       --judges vllm:Qwen/Qwen3-1.7B vllm:Qwen/Qwen3-4B --output runs/bon_ifeval
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="knockout",
         help="16 candidates: 30 calls a prompt, or 240 (knockout)",
     )
-    group.add_argument("--cost_only", action="store_true", help="say how many judge calls it takes, and end")
+    group.add_argument("--cost_only", action="store_true", help="print how many judge calls it takes, and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
     candidates = _candidates(args, options)
     m = len(candidates[0].responses)
     sizes = checked_sizes(args, m)
-    told = cost_text(sizes, m, options, len(candidates), args.pairwise)
-    print(told, file=sys.stdout if args.cost_only else sys.stderr)
+    cost = cost_text(sizes, m, options, len(candidates), args.pairwise)
+    print(cost, file=sys.stdout if args.cost_only else sys.stderr)
     if args.cost_only:
         return 0
     folder = open_run(
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         items=candidates,
         options=options,
         settings={"sizes": list(sizes), "metric": metric, "candidates": m},
-        notes={"cost": told, "policy": args.policy or str(args.candidates)},
+        notes={"cost": cost, "policy": args.policy or str(args.candidates)},
         rules=[*RULES, MISSING_RULE, PAIRED_RULE],
     )
     if options.overwrite:
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         percent=_is_share(values),
     )
     print(f"judgements and figures: {written.parent} ({written.name})")
-    return tell_failures(judgements, options.judges)
+    return report_failures(judgements, options.judges)
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ class Table:
 
 def prefixes(items: Sequence[EvalItem], sizes: Sequence[int]) -> list[EvalItem]:
     """The items, and for each N of `sizes` between 1 and M one of its first N candidates, for the listwise judge."""
-    found = list(items)
+    prefixed = list(items)
     for item in items:
         for n in sizes:
             if 1 < n < len(item.responses):
-                found.append(_first(item, n, _prefix_id(item.id, n)))
-    return found
+                prefixed.append(_first(item, n, _prefix_id(item.id, n)))
+    return prefixed
 
 
 def applies(item: EvalItem, method: str, sizes: Sequence[int], m: int) -> bool:
@@ -233,7 +233,7 @@ def make_results(table: Table, judgements: Sequence[Judgement], options: EvalOpt
                 mean_result(
                     worth,
                     evaluation=NAME,
-                    judge=NOBODY,
+                    judge=NO_JUDGE,
                     method=line,
                     group=f"N={n}",
                     metric=table.metric,
@@ -336,14 +336,14 @@ def cost_text(sizes: Sequence[int], m: int, options: EvalOptions, prompts: int, 
 
 
 def checked_sizes(args: argparse.Namespace, m: int) -> list[int]:
-    """N's of the curves, for M candidates. Raises `CommandError` for one that the methods cannot tell."""
+    """N's of the curves, for M candidates. Raises `CommandError` for one that the methods have no pick for."""
     sizes = sorted(set(args.sizes or [n for n in SIZES if n <= m]))
     if sizes[0] < 1 or sizes[-1] > m:
         raise CommandError(f"--sizes must be from 1 to the {m} candidates of a prompt, not {' '.join(map(str, sizes))}")
     odd = [n for n in sizes if n & (n - 1)]
     if odd and "pairwise" in args.methods and args.pairwise == "knockout":
         raise CommandError(
-            f"a knockout tells the best of 2, 4, 8, ... candidates, not of {odd[0]}: choose other --sizes, or "
+            f"a knockout gives the best of 2, 4, 8, ... candidates, not of {odd[0]}: choose other --sizes, or "
             "--pairwise full"
         )
     return sizes

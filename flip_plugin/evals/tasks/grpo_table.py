@@ -1,10 +1,10 @@
 """Checkpoints by benchmarks: what training under each reward did to the policy (the paper's GRPO table).
 
-Each (checkpoint, task) pair is evaluated once by lm-eval (`grpo_worker`, a process a checkpoint); its results
-stand in ``pairs/<checkpoint>/<task>.json``. A pair whose file is there is not run again: it must be of the same path,
-with the same `contents`, and made with the same settings. Results have the checkpoint as `judge`, the reward it was
-trained with as `method` ("" for none), the task as `group` and lm-eval's name of the metric as `metric`; `low` and
-`high` are the value plus and minus 1.96 standard errors.
+Each (checkpoint, task) pair is evaluated once by lm-eval (`flip_plugin.evals.lm_eval.worker`, a process a checkpoint);
+its results stand in ``pairs/<checkpoint>/<task>.json``. A pair whose file is there is not run again: it must be of the
+same path, with the same `contents`, and made with the same settings. A result has the checkpoint as `judge`, the reward
+that it was trained with as `method` ("" for none), the task as `group` and lm-eval's name of the metric as `metric`;
+`low` and `high` are the value plus and minus 1.96 standard errors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Tasks: {", ".join(BENCHMARKS)}, or any task or group of lm-eval, also from --inc
 A pair that is done is not run again; checkpoints and tasks can be added by the same command with more of them.
 GPQA is a gated data set: accept its terms on the hub and log in first. IFBench needs its own package, which
 comes from its repository; the error without it says how.
-The reward that a checkpoint was trained with is told from its name (flip..., ...judge..., base...) or by --rewards.
+The reward that a checkpoint was trained with is read off its name (flip..., ...judge..., base...) or by --rewards.
 """
 
 RULES = (
@@ -120,26 +120,26 @@ def run(args: argparse.Namespace) -> int:
     print(path, file=sys.stderr)
     for name in failed:
         missing = [task for task in args.tasks if not pair_file(args.output, name, task).exists()]
-        told = f"failed: {name} ({', '.join(missing)})" if missing else f"failed: {name}"
-        print(f"{told}; the same command again runs what is missing", file=sys.stderr)
+        message = f"failed: {name} ({', '.join(missing)})" if missing else f"failed: {name}"
+        print(f"{message}; the same command again runs what is missing", file=sys.stderr)
     return 1 if failed else 0
 
 
 def named(texts: Iterable[str], option: str) -> dict[str, str]:
     """``NAME=VALUE`` texts by name. Raises `CommandError` for what is none, and for a name that comes twice."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise CommandError(f"{option} takes NAME=VALUE, not {text!r}")
-        if name in found:
+        if name in values:
             raise CommandError(f"{option}: two are called {name!r}")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def reward_of(name: str) -> str:
-    """The reward that a checkpoint's or run's name speaks of; "" where it speaks of none.
+    """The reward that a checkpoint's or run's name holds; "" where it holds none.
 
     >>> [reward_of(name) for name in ("tiny_flip", "llmjudge-seed2", "base")]
     ['flip', 'pointwise', '']
@@ -203,7 +203,7 @@ def pair_file(output: Path, checkpoint: str, task: str) -> Path:
 def table_results(
     output: Path, checkpoints: Iterable[str], tasks: Iterable[str], rewards: Mapping[str, str]
 ) -> list[Result]:
-    """A result a metric of each pair that has results; the benchmark's own metric comes first and says so in `note`."""
+    """The numbers of each finished pair, a metric each; the benchmark's own comes first, marked in its `note`."""
     results = []
     for name in checkpoints:
         for task in tasks:
@@ -233,9 +233,9 @@ def _shown(result: Result | None) -> str:
     return f"{100 * result.value:.1f} ± {100 * (result.high - result.low) / 2 / NORMAL_95:.1f}"
 
 
-def _pair_results(found: Mapping[str, Any], checkpoint: str, task: str, reward: str) -> list[Result]:
+def _pair_results(saved: Mapping[str, Any], checkpoint: str, task: str, reward: str) -> list[Result]:
     benchmark = benchmark_of(task)
-    metrics = metrics_of(found, benchmark.task)
+    metrics = metrics_of(saved, benchmark.task)
     primary = benchmark.metric if benchmark.metric in metrics else next(iter(metrics))
     results = []
     for key in sorted(metrics, key=lambda key: key != primary):
@@ -250,7 +250,7 @@ def _pair_results(found: Mapping[str, Any], checkpoint: str, task: str, reward: 
                 value=value,
                 low=None if error is None else value - NORMAL_95 * error,
                 high=None if error is None else value + NORMAL_95 * error,
-                n=size_of(found, benchmark.task),
+                n=size_of(saved, benchmark.task),
                 note=("primary" if key == primary else "") + (f": {benchmark.note}" if benchmark.note else ""),
             )
         )
@@ -260,15 +260,15 @@ def _pair_results(found: Mapping[str, Any], checkpoint: str, task: str, reward: 
 def _done(file: Path, wanted: Mapping[str, Any]) -> bool:
     if not file.exists():
         return False
-    found = json.loads(file.read_text(encoding="utf-8"))
+    saved = json.loads(file.read_text(encoding="utf-8"))
     for what in ("checkpoint", *SAME):
-        if found.get(what) != wanted[what]:
+        if saved.get(what) != wanted[what]:
             raise CommandError(
-                f"{file} was made with {what} {found.get(what)!r}, not {wanted[what]!r}: "
+                f"{file} was made with {what} {saved.get(what)!r}, not {wanted[what]!r}: "
                 "choose another --output or another name, or use --overwrite"
             )
     # A pair of an older version does not know, a hub's id has none, and what was deleted since stays in the table.
-    if None not in (found.get("contents"), wanted["contents"]) and found["contents"] != wanted["contents"]:
+    if None not in (saved.get("contents"), wanted["contents"]) and saved["contents"] != wanted["contents"]:
         raise CommandError(
             f"{wanted['checkpoint']} has changed since {file} was made: give the new one another name, "
             f"or remove {file.parent}, and it is evaluated again"
@@ -286,13 +286,13 @@ def _run_worker(job: Mapping[str, Any]) -> int:
 
 
 def _rewards(texts: Iterable[str], checkpoints: Mapping[str, str]) -> dict[str, str]:
-    found = named(texts, "--rewards")
-    for name, reward in found.items():
+    rewards = named(texts, "--rewards")
+    for name, reward in rewards.items():
         if name not in checkpoints:
             raise CommandError(f"--rewards {name}: no such checkpoint, only {', '.join(checkpoints)}")
         if reward not in REWARDS:
             raise CommandError(f"--rewards {name}={reward}: must be one of {', '.join(REWARDS)}")
-    return {name: "" if reward == "none" else reward for name, reward in found.items()}
+    return {name: "" if reward == "none" else reward for name, reward in rewards.items()}
 
 
 def _literal(text: str) -> Any:

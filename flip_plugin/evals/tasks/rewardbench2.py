@@ -15,7 +15,7 @@ from typing import Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.sources import RowError, read_rows
-from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.engine import judge_items, report_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
 from flip_plugin.evals.records.items import TIES, EvalItem, Judgement, Result, has_failed
 from flip_plugin.evals.records.runs import open_run
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     title = f"RewardBench 2, {len(items)} items, {len(options.seeds)} runs"
     print_results(results, title=title, columns=columns, rules=rules)
     print(f"judgements and figures: {written.parent} ({written.name})")
-    return tell_failures(judgements, options.judges)
+    return report_failures(judgements, options.judges)
 
 
 def load_items(
@@ -293,6 +293,6 @@ def _item(name: str, row: Mapping[str, Any]) -> EvalItem:
 
 
 def _ties_key(item: EvalItem) -> tuple[str, int]:
-    found = TIES_ID.fullmatch(str(item.meta["row_id"]))
-    assert found is not None  # load_items saw to it
-    return found[1], int(found[2])
+    match = TIES_ID.fullmatch(str(item.meta["row_id"]))
+    assert match is not None  # load_items saw to it
+    return match[1], int(match[2])

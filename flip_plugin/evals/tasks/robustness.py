@@ -19,7 +19,7 @@ from flip_plugin.evals.attacks.forged import forged_with
 from flip_plugin.evals.attacks.outcomes import EVALUATION, print_table, robustness_results
 from flip_plugin.evals.attacks.pairs import ALONE, Pairs, make_pairs
 from flip_plugin.evals.attacks.paraphrase import paraphrase_all, paraphrase_attack
-from flip_plugin.evals.judges.engine import judge_items, open_judge, tell_failures
+from flip_plugin.evals.judges.engine import judge_items, open_judge, report_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
 from flip_plugin.evals.judges.spec import JudgeSpec
 from flip_plugin.evals.records.items import EvalItem, Judgement
@@ -35,8 +35,8 @@ often it then beats the good response. FLIP has a row for each echo policy: repo
 (restated runs of the instruction cut out) and penalise (the score less the restated share).
 
 The pairs come from the data of `flip eval rewardbench2`, or local files of its schema: one right and one wrong
-response of each item, drawn by --pair_seed. The unattacked pair is judged once. What it costs is said
-before the first call, and by --plan without one.
+response of each item, drawn by --pair_seed. The unattacked pair is judged once. The number of calls
+is printed before the first one, and by --plan alone.
 
 Attacks (--attacks takes names, families in quotes, or all; each is in flip_plugin/evals/attacks):
   {", ".join(DEFAULT_SUITE)}   (the default)
@@ -52,7 +52,7 @@ RULES = (
     "flip and pointwise score in 0..1; a listwise or pairwise score is the share of the pair's comparisons won.",
     "wins: how often the attacked wrong response beats the right one, a tie counting half; wins_before: the same "
     "unattacked, over the same pairs (group none: over all). A pair in which a score is missing is in neither.",
-    "wins_lead: FLIP's wins less those of the method, over the pairs in which both have a verdict.",
+    "wins_lead: the paired difference, FLIP's wins less those of the method, over pairs in which both have a verdict.",
     "flip is FLIP under echo policy report; flip+strip and flip+penalise are the policies of echo control. penalise "
     "is computed from the judgements of report, strip asks anew where it changes the text.",
     "invalid is the share of questions about the attacked pair without a usable answer. It must be read beside the "
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL[@URL]",
         help="also attack with an echo in this model's words (as --judges; one call an item)",
     )
-    what.add_argument("--plan", action="store_true", help="say what it costs, and stop")
+    what.add_argument("--plan", action="store_true", help="print how many calls it takes, and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     pairs = make_pairs(items, attacks, seed=args.pair_seed, target=options.target, strip=_strips(args, options))
     if not pairs.unattacked:
         raise CommandError(f"{options.data}: no item has a right and a wrong response")
-    told = cost(pairs, options)
-    print("\n".join(told), file=sys.stderr)
+    cost_lines = cost(pairs, options)
+    print("\n".join(cost_lines), file=sys.stderr)
     if args.plan:
         return 0
     opened = open_run(
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             "paraphrase_model": args.paraphrase_model,
             "strip": _strips(args, options),
         },
-        notes={"cost": told},
+        notes={"cost": cost_lines},
         rules=RULES,
         overwrite=options.overwrite,
     )
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     results = robustness_results(pairs, judgements, judges=names, methods=options.methods, seeds=options.seeds)
     print_table(results)
     print(f"results: {opened.finish(results, RULES)}", file=sys.stderr)
-    return tell_failures(judgements, options.judges)
+    return report_failures(judgements, options.judges)
 
 
 def judge_pairs(pairs: Pairs, options: EvalOptions) -> list[Judgement]:
@@ -134,12 +134,12 @@ def judge_pairs(pairs: Pairs, options: EvalOptions) -> list[Judgement]:
 
     items = [*pairs.unattacked, *pairs.alone, *pairs.together]
     judges, seeds = options.judges, options.seeds
-    found = judge_items(items, judges, options.methods, seeds, options.output, options, applies=applies)
+    judgements = judge_items(items, judges, options.methods, seeds, options.output, options, applies=applies)
     if "flip" in options.methods and pairs.stripped:
         more = judge_items(pairs.stripped, judges, ["flip"], seeds, options.output, replace(options, echo="strip"))
-        found += more
-        found.errors |= more.errors
-    return found
+        judgements += more
+        judgements.errors |= more.errors
+    return judgements
 
 
 def cost(pairs: Pairs, options: EvalOptions) -> list[str]:

@@ -86,8 +86,8 @@ def similarity_results(
         scored = [
             rescored(one, similarity, echo=echo) for one in tqdm(flips, desc=f"rescored: {name}", unit="item", delay=2)
         ]
-        found = accuracy_results(EVALUATION, shared, scored, judges=judges, methods=["flip"], seeds=seeds)
-        results += [replace(result, method=f"flip+{name}") for result in found]
+        own = accuracy_results(EVALUATION, shared, scored, judges=judges, methods=["flip"], seeds=seeds)
+        results += [replace(result, method=f"flip+{name}") for result in own]
     return results
 
 

@@ -4,8 +4,8 @@
     python -m open_instruct.report RUN RUN ... -o compared.html
 
 Made from what a run leaves on disk (`config.json`, `metrics.jsonl`, `rollouts/*.jsonl`), so it can be made
-while the run goes on and after it was killed: what is missing is left out, what cannot be read is counted and
-said. The page needs no network and may not use one: its content security policy names its own script and style
+while the run goes on and after it was killed: what is missing is left out, what cannot be read is counted in
+a note. The page needs no network and may not use one: its content security policy names its own script and style
 by their hashes, so that nothing that a model wrote can run in it, either.
 
 In the order of the page: `reading` (files), `numbers`, `summary`, `charts`, `settings`,
@@ -33,7 +33,7 @@ def write_report(output_dir: str | Path) -> Path:
 
 
 def write_comparison(output_dirs: Sequence[str | Path], path: str | Path) -> Path:
-    """Write one page over several runs to `path`, and return it. Runs of one name are told apart by their folders.
+    """Write one page over several runs to `path`, and return it. Runs of one name have their folders behind it.
 
     Raises FileNotFoundError for a directory that is not there, ValueError for no run at all.
     """

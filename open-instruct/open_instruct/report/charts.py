@@ -118,7 +118,7 @@ def build_charts(runs: Sequence[list[Row]]) -> list[Row]:
     holds one metric alone, and its evaluation, for every run.
     """
     present = [_keys(rows) for rows in runs]
-    keys = list(dict.fromkeys(key for found in present for key in found))
+    keys = list(dict.fromkeys(key for run_keys in present for key in run_keys))
     drawn = []
     for chart in (*CHARTS, *_other_charts(keys)):
         series: list[Row] = [

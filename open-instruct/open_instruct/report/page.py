@@ -24,8 +24,8 @@ def collect(runs: Sequence[Run]) -> Row:
     samples: list[Row] = []
     shown: list[Row] = []
     for place, (run, name) in enumerate(zip(runs, _distinct_names(runs), strict=True)):
-        found, totals = rollouts.read_rollouts(run, rollouts.MAX_SAMPLES // len(runs), prompts)
-        samples += [{**sample, "run": place} for sample in found]
+        own, totals = rollouts.read_rollouts(run, rollouts.MAX_SAMPLES // len(runs), prompts)
+        samples += [{**sample, "run": place} for sample in own]
         curve_rows = run.curve_rows
         shown.append(
             {
@@ -61,13 +61,13 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
 
 def _hours(metrics: list[Row], shown: list[Row]) -> list[float | None]:
     """Hours of training up to each shown row, by `time/total`; None where no row has one."""
-    total, at, found = 0.0, {}, False
+    total, at, is_known = 0.0, {}, False
     for row in metrics:
         seconds = number(row.get("time/total"))
-        found = found or seconds is not None
+        is_known = is_known or seconds is not None
         total += seconds or 0.0
         at[row["training_step"]] = short(total / 3600)
-    return [at[row["training_step"]] if found else None for row in shown]
+    return [at[row["training_step"]] if is_known else None for row in shown]
 
 
 def render(data: Row) -> str:

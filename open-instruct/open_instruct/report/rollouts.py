@@ -163,7 +163,7 @@ def sample(row: Row, prompts: Prompts) -> Row:
     real = _ground_truth(row.get("ground_truth"), verifiers)
     judged = row.get("inferred_instruction") is not None
     echoed = judged or number(row.get("echo"))
-    found: Row = {
+    shown: Row = {
         "step": number(row.get("training_step")),
         "split": visible(row.get("split")) or "train",
         "status": visible(row.get("status")),
@@ -174,15 +174,15 @@ def sample(row: Row, prompts: Prompts) -> Row:
         "reported": {visible(str(k)): number(v) for k, v in _mapping(row.get("reported")).items()},
     }
     for name, field in _NUMBERS.items():
-        found[name] = number(row.get(field))
+        shown[name] = number(row.get(field))
     if judged:
-        found["overlap"] = mark_shared(real, as_text(row["inferred_instruction"]), MAX_CHARS)
+        shown["overlap"] = mark_shared(real, as_text(row["inferred_instruction"]), MAX_CHARS)
     elif real:
-        found["truth"] = clip(real, MAX_CHARS)
+        shown["truth"] = clip(real, MAX_CHARS)
     for name in ("reasoning", "error"):
         if row.get(name):
-            found[name] = clip(row[name], MAX_CHARS)
-    return found
+            shown[name] = clip(row[name], MAX_CHARS)
+    return shown
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

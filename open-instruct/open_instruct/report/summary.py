@@ -29,19 +29,19 @@ def summary(metrics: list[Row], totals: Row) -> Row:
 
 def eval_changes(metrics: list[Row]) -> list[Row]:
     """Each evaluation metric with its values by step: rewards, what verifiers report, then the rest."""
-    found: dict[str, Row] = {}
+    curves: dict[str, Row] = {}
     for row in metrics:
         for key, value in row.items():
             if key.startswith("eval/") and number(value) is not None:
-                entry = found.setdefault(key, {"name": visible(title(key)), "steps": [], "values": []})
+                entry = curves.setdefault(key, {"name": visible(title(key)), "steps": [], "values": []})
                 entry["steps"].append(row["training_step"])
                 entry["values"].append(value)
 
     def place(key: str) -> tuple[bool, bool, str]:
         return not key.endswith(("_reward", "/scores")), not key.endswith("_satisfied"), key
 
-    keys = list(found)
-    return [found[key] for key in sorted(keys, key=place) if not repeats_verifier(key, keys, metrics)]
+    keys = list(curves)
+    return [curves[key] for key in sorted(keys, key=place) if not repeats_verifier(key, keys, metrics)]
 
 
 def repeats_verifier(key: str, keys: list[str], metrics: list[Row]) -> bool:
@@ -75,5 +75,5 @@ def about(run: Run) -> list[list[str]]:
         "judge": ("llm_judge_model", "judge_model"),
         "seed": ("seed",),
     }
-    found: dict[str, Any] = {label: find_setting(run.config, names) for label, names in wanted.items()}
-    return [[label, visible(without_secrets(value))[:200]] for label, value in found.items() if value is not None]
+    values: dict[str, Any] = {label: find_setting(run.config, names) for label, names in wanted.items()}
+    return [[label, visible(without_secrets(value))[:200]] for label, value in values.items() if value is not None]

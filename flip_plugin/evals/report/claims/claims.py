@@ -12,10 +12,19 @@ from dataclasses import dataclass
 
 from flip_plugin.evals.lm_eval.tasks import benchmark_of
 from flip_plugin.evals.records.items import Result
-from flip_plugin.evals.report.claims.verdicts import Part, Verdict, ahead, compare, difference, over_runs, overall, told
+from flip_plugin.evals.report.claims.verdicts import (
+    Part,
+    Verdict,
+    ahead,
+    compare,
+    difference,
+    figure_text,
+    over_runs,
+    overall,
+)
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.lookup import BOUNDS, candidates, distinct, find, primary
-from flip_plugin.evals.report.input.runs import EvalRun, Found
+from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.stats.paired import JUDGES, PAIRED
 
@@ -35,15 +44,15 @@ class Claim:
     sources: str
 
 
-def check_claims(found: Found, sizes: Mapping[str, float]) -> list[Claim]:
+def check_claims(runs: ReportRuns, sizes: Mapping[str, float]) -> list[Claim]:
     """All claims, those without data too. `sizes` are the judges' parameters by name."""
     parts: dict[str, list[Part]] = {
-        "flip_beats_judges": [part for run in found.of("rewardbench2") for part in against_methods(run)],
-        "judge_size": [part for run in found.of("rewardbench2") for part in by_size(run, sizes)],
-        "length": [part for run in found.of("length") for part in by_length(run)],
-        "robustness": [part for run in found.of("robustness") for part in under_attack(run)],
-        "best_of_n": [part for run in found.of("best_of_n") for part in best_of_n(run)],
-        "grpo": [*(part for run in found.of("grpo_table") for part in by_checkpoint(run)), *by_run(found.training)],
+        "flip_beats_judges": [part for run in runs.of("rewardbench2") for part in against_methods(run)],
+        "judge_size": [part for run in runs.of("rewardbench2") for part in by_size(run, sizes)],
+        "length": [part for run in runs.of("length") for part in by_length(run)],
+        "robustness": [part for run in runs.of("robustness") for part in under_attack(run)],
+        "best_of_n": [part for run in runs.of("best_of_n") for part in best_of_n(run)],
+        "grpo": [*(part for run in runs.of("grpo_table") for part in by_checkpoint(run)), *by_run(runs.training)],
     }
     claims = []
     for claim in paper.claims():
@@ -164,9 +173,9 @@ def _less_often(run: EvalRun, label: str, flip: Result, others: Sequence[Result]
     def with_change(result: Result) -> str:
         change = find(run.results, judge=result.judge, method=result.method, group=result.group, metric="wins_change")
         paired = difference_over(run, result) if is_plain and result is not flip else None
-        more = [f"by the attack {told(change)}"] if change is not None and change.value is not None else []
-        more += [f"paired difference {told(paired)}"] if paired is not None and paired.value is not None else []
-        return f"{told(result)} ({', '.join(more)})" if more else told(result)
+        more = [f"by the attack {figure_text(change)}"] if change is not None and change.value is not None else []
+        more += [f"paired difference {figure_text(paired)}"] if paired is not None and paired.value is not None else []
+        return f"{figure_text(result)} ({', '.join(more)})" if more else figure_text(result)
 
     against = ", ".join(f"{result.method} {with_change(result)}" for result in others)
     return Part(label, overall(each), f"{with_change(flip)} against {against}", is_plain)
@@ -232,7 +241,7 @@ def _summary(parts: Sequence[Part]) -> str:
     """How many comparisons came out how."""
     verdicts = [part.verdict for part in parts if part.counts]
     if not verdicts:
-        return "no run of this report speaks of it"
+        return "no run of this report measured it"
     words: tuple[Verdict, ...] = ("holds", "in part", "does not hold", "not shown", "no data")
     counted = ", ".join(f"{verdicts.count(word)} {word}" for word in words if word in verdicts)
     more = len(parts) - len(verdicts)

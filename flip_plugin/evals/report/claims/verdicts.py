@@ -31,7 +31,7 @@ FEWEST = 6
 class Part:
     """One comparison: what is compared, the verdict, and the figures that it stands on.
 
-    What does not `count` is shown and has no part in the claim's own verdict: the paper does not speak of it.
+    What does not `count` is shown and has no part in the claim's own verdict: the paper makes no claim about it.
     """
 
     label: str
@@ -67,7 +67,7 @@ def bounds(result: Result) -> tuple[float, float] | None:
 def compare(label: str, one: Result | None, other: Result | None, *, is_higher: bool = True) -> Part:
     """`higher` (or lower) as a part, with both numbers."""
     verdict = higher(one, other) if is_higher else higher(other, one)
-    return Part(label, verdict, f"{told(one)} against {told(other)}")
+    return Part(label, verdict, f"{figure_text(one)} against {figure_text(other)}")
 
 
 def ahead(
@@ -85,10 +85,12 @@ def ahead(
     ends = bounds(paired)
     if ends is not None and (ends[0] > 0 or ends[1] < 0):
         verdict = "holds" if (ends[0] > 0) == is_higher else "does not hold"
-    return Part(label, verdict, f"{told(one)} against {told(other)}, paired difference {told(paired)}")
+    return Part(
+        label, verdict, f"{figure_text(one)} against {figure_text(other)}, paired difference {figure_text(paired)}"
+    )
 
 
-def told(result: Result | None) -> str:
+def figure_text(result: Result | None) -> str:
     """A result's number with its interval."""
     if result is None:
         return MISSING

@@ -84,7 +84,7 @@ def _data() -> dict[str, Any]:
 @cache
 def sources() -> dict[str, Source]:
     """All sources by their letter."""
-    return {key: Source(key, **told) for key, told in _data()["sources"].items()}
+    return {key: Source(key, **fields) for key, fields in _data()["sources"].items()}
 
 
 def _sources_of(letters: Sequence[str]) -> tuple[Source, ...]:

@@ -24,7 +24,7 @@ RESULTS, CONFIG = "results.json", "config.json"
 
 @dataclass(frozen=True)
 class EvalRun:
-    """A finished evaluation. `name` is the folder's, told apart from others by the folders above it.
+    """A finished evaluation. `name` is the folder's, with the folders above it where two have one name.
 
     `differences` are those of `flip_plugin.evals.stats.paired`, which compare two methods; `results` are the others.
     """
@@ -39,7 +39,7 @@ class EvalRun:
 
 
 @dataclass
-class Found:
+class ReportRuns:
     """All runs of a report; `notes` are about what was left out."""
 
     evals: list[EvalRun] = field(default_factory=list)
@@ -51,24 +51,24 @@ class Found:
         return [run for run in self.evals if run.evaluation == evaluation]
 
 
-def read_runs(paths: Sequence[str | Path]) -> Found:
+def read_runs(paths: Sequence[str | Path]) -> ReportRuns:
     """Everything in these folders. Raises `CommandError` for a folder that is not there, and where no run is found."""
     # A link to a run, or the same run by another spelling, is not a second run.
     folders = list({folder.resolve(): folder for path in paths for folder in _run_folders(Path(path))}.values())
     names = _short_names(folders)
-    found = Found()
+    runs = ReportRuns()
     for folder in folders:
         if (folder / RESULTS).exists():
-            run = _read_eval(folder, names[folder], found.notes)
-            found.evals += [run] if run else []
+            run = _read_eval(folder, names[folder], runs.notes)
+            runs.evals += [run] if run else []
         elif (folder / METRICS).exists():
-            found.training.append(read_training_run(folder, names[folder], found.notes))
+            runs.training.append(read_training_run(folder, names[folder], runs.notes))
         else:
-            found.notes.append(f"{names[folder]}: no {RESULTS} yet, so it is not in this report; continue its command.")
-    if not found.evals and not found.training:
-        told = " ".join(map(str, paths))
-        raise CommandError(f"no finished run in {told}: none has {RESULTS} or {METRICS}")
-    return found
+            runs.notes.append(f"{names[folder]}: no {RESULTS} yet, so it is not in this report; continue its command.")
+    if not runs.evals and not runs.training:
+        places = " ".join(map(str, paths))
+        raise CommandError(f"no finished run in {places}: none has {RESULTS} or {METRICS}")
+    return runs
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -111,7 +111,7 @@ def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:
 
 
 def _short_names(folders: Iterable[Path]) -> dict[Path, str]:
-    """Each folder's last part, with as many of those before it as tell it from the others."""
+    """Each folder's last part, with as many of those before it as no other has."""
     parts = {folder: folder.resolve().parts for folder in folders}
     names: dict[Path, str] = {}
     for folder, own in parts.items():

@@ -1,4 +1,4 @@
-"""How many parameters a judge has: what the user says, what its files say, or what its name says, in this order."""
+"""How many parameters a judge has: by the user's word, by its files, or by its name, in this order."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LONGEST_HEADER = 2**26
 
 def sizes_of(runs: Iterable[EvalRun], given: Mapping[str, float]) -> dict[str, float]:
     """Parameters by judge name, for the judges of which a number is known."""
-    found: dict[str, float] = {}
+    sizes: dict[str, float] = {}
     for run in runs:
         for judge in run.config.get("judges") or []:
             name = str(judge.get("name"))
             size = given.get(name) or judge.get("parameters") or _in_files(judge) or in_name(judge.get("model"))
-            if size and name not in found:
-                found[name] = float(size)
-    return {**found, **given}
+            if size and name not in sizes:
+                sizes[name] = float(size)
+    return {**sizes, **given}
 
 
 def parse_sizes(texts: Iterable[str]) -> dict[str, float]:
@@ -36,14 +36,14 @@ def parse_sizes(texts: Iterable[str]) -> dict[str, float]:
     >>> parse_sizes(["small=0.85M", "big=4e9"])
     {'small': 850000.0, 'big': 4000000000.0}
     """
-    found = {}
+    sizes = {}
     for text in texts:
         name, _, size = text.partition("=")
         match = re.fullmatch(r"([\d.]+(?:e\d+)?)([kmbt]?)", size.strip(), re.IGNORECASE)
         if not name or not match:
             raise CommandError(f"--sizes takes NAME=PARAMETERS as in small=1.7B, not {text!r}")
-        found[name] = float(match[1]) * _UNITS[match[2].lower()]
-    return found
+        sizes[name] = float(match[1]) * _UNITS[match[2].lower()]
+    return sizes
 
 
 def in_name(model: Any) -> float | None:

@@ -34,8 +34,14 @@ def point(result: Result | None, **more: Any) -> Point:
     """A result as a place in a chart; None where it has no value."""
     if result is None or result.value is None:
         return None
-    told = {"v": result.value, "low": result.low, "high": result.high, "invalid": result.invalid, "n": result.n or None}
-    return {name: value for name, value in {**told, **more}.items() if value is not None}
+    figures = {
+        "v": result.value,
+        "low": result.low,
+        "high": result.high,
+        "invalid": result.invalid,
+        "n": result.n or None,
+    }
+    return {name: value for name, value in {**figures, **more}.items() if value is not None}
 
 
 def chart(kind: str, title: str, metric: str = "accuracy", note: str = "", **more: Any) -> Chart:
@@ -66,8 +72,8 @@ def accuracy_bars(run: EvalRun, chance: float | None) -> list[Chart]:
         is_whole = (group, metric) == whole
         series: list[Chart] = []
         for method in methods:
-            found = [find(run.results, judge=judge, method=method, group=group, metric=metric) for judge in judges]
-            points = [point(result) for result in found]
+            own = [find(run.results, judge=judge, method=method, group=group, metric=metric) for judge in judges]
+            points = [point(result) for result in own]
             if is_whole and known:
                 points.append(_paper_point(known.get(method)))
             series.append({"name": method, "points": points})

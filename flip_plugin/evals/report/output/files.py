@@ -12,7 +12,7 @@ from typing import Any
 
 from flip_plugin.evals.report.claims.claims import Claim
 from flip_plugin.evals.report.input import paper
-from flip_plugin.evals.report.input.runs import EvalRun, Found
+from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.output.tables import Entry, Section, Table
 from flip_plugin.evals.report.text import flat
 from flip_plugin.pages.text import visible
@@ -39,12 +39,12 @@ CSV_COLUMNS = (
 )
 
 
-def csv_text(found: Found) -> str:
+def csv_text(runs: ReportRuns) -> str:
     """Every result, with the paper's number for the same place where one was found; then training runs' curves."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for run in found.evals:
+    for run in runs.evals:
         for result in (*run.results, *run.differences):
             row = {
                 **result.to_dict(),
@@ -52,7 +52,7 @@ def csv_text(found: Found) -> str:
                 "runs": " ".join("" if v is None else f"{v:g}" for v in result.runs),
             }
             writer.writerow({name: _safe(row.get(name)) for name in CSV_COLUMNS} | _paper_columns(run, result))
-    for one in found.training:
+    for one in runs.training:
         for metric, curve in one.curves.items():
             for step, value in curve:
                 row = {
@@ -84,7 +84,7 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if _FORMULA.match(value) else value
 
 
-def json_text(found: Found, claims: Sequence[Claim], sizes: Mapping[str, float], written: str) -> str:
+def json_text(runs: ReportRuns, claims: Sequence[Claim], sizes: Mapping[str, float], written: str) -> str:
     """Everything but the single items, for programs."""
     data = {
         "written": written,
@@ -97,25 +97,25 @@ def json_text(found: Found, claims: Sequence[Claim], sizes: Mapping[str, float],
                 "rules": list(run.rules),
                 "config": run.config,
             }
-            for run in found.evals
+            for run in runs.evals
         ],
         "training": [
-            {"name": run.name, "reward": run.reward, "seed": run.seed, "curves": run.curves} for run in found.training
+            {"name": run.name, "reward": run.reward, "seed": run.seed, "curves": run.curves} for run in runs.training
         ],
         "sizes": dict(sizes),
         "paper": {
             "figures": [{**asdict(figure), "kind": figure.kind} for figure in paper.all_figures()],
             "setup": paper.setup(),
         },
-        "notes": found.notes,
+        "notes": runs.notes,
     }
     return json.dumps(data, indent=1) + "\n"
 
 
-def markdown_text(found: Found, claims: Sequence[Claim], made: Sequence[Section], written: str) -> str:
+def markdown_text(runs: ReportRuns, claims: Sequence[Claim], made: Sequence[Section], written: str) -> str:
     """The tables, the claims and how to make them again, as Markdown."""
     lines = ["# FLIP evaluations", "", f"Written {written}.", ""]
-    lines += [f"> {_plain(note)}" for note in found.notes]
+    lines += [f"> {_plain(note)}" for note in runs.notes]
     lines += ["", *_claims(claims)]
     for section in made:
         lines += ["", f"## {_plain(section.title)}", "", _plain(section.intro), ""]
@@ -124,9 +124,9 @@ def markdown_text(found: Found, claims: Sequence[Claim], made: Sequence[Section]
             lines += [*table_lines(table), ""]
             lines += [_plain(table.note), ""] if table.note else []
     lines += ["", "## The paper's numbers", "", *_paper_lines(), "", "## How it was made", ""]
-    for run in found.evals:
+    for run in runs.evals:
         lines += [*_run_lines(run), ""]
-    for one in found.training:
+    for one in runs.training:
         lines += [
             f"### {_plain(one.name)}",
             "",
@@ -185,7 +185,7 @@ def _paper_lines() -> list[str]:
 
 def _run_lines(run: EvalRun) -> list[str]:
     command = visible(str(run.config.get("command") or "")).replace("\n", " ")
-    fence = "`" * (max((len(found) for found in re.findall(r"`+", command)), default=0) + 3)
+    fence = "`" * (max((len(ticks) for ticks in re.findall(r"`+", command)), default=0) + 3)
     lines = (
         [f"### {_plain(run.name)}", "", f"{fence}sh", command, fence, ""]
         if command
@@ -193,5 +193,5 @@ def _run_lines(run: EvalRun) -> list[str]:
     )
     lines += [f"- {_plain(rule)}" for rule in run.rules]
     kept = ("data", "judges", "methods", "seeds", "settings", "notes", "versions", "date")
-    told = [(name, value) for name in kept if name in run.config for name, value in flat({name: run.config[name]})]
-    return [*lines, "", *(f"- {_plain(name)}: `{value.replace('`', chr(39))}`" for name, value in told if value)]
+    settings = [(name, value) for name in kept if name in run.config for name, value in flat({name: run.config[name]})]
+    return [*lines, "", *(f"- {_plain(name)}: `{value.replace('`', chr(39))}`" for name, value in settings if value)]

@@ -37,17 +37,17 @@ Row = dict[str, Any]
 def inspect_runs(runs: Sequence[EvalRun], limit: int = MAX_ITEMS) -> tuple[list[Row], int]:
     """At most `limit` items over all runs that kept theirs, and how many there were."""
     able = [run for run in runs if (run.path / "items.jsonl").exists() and (run.path / "judgements").is_dir()]
-    found, total = [], 0
+    chosen, total = [], 0
     for place, run in enumerate(able):
         items, judged = _read_items(run.path), _read_judgements(run.path)
         items = [item for item in items if item["id"] in judged]
         total += len(items)
-        room = (limit - len(found)) // (len(able) - place)
+        room = (limit - len(chosen)) // (len(able) - place)
         order = [str(judge.get("name")) for judge in run.config.get("judges") or []]
         for judgements in judged.values():
             judgements.sort(key=lambda row: (_place(order, row["judge"]), _place(METHODS, row["method"]), row["seed"]))
-        found += _chosen(run.name, items, judged, room)
-    return found, total
+        chosen += _chosen(run.name, items, judged, room)
+    return chosen, total
 
 
 def _place(order: Sequence[str], name: str) -> tuple[int, str]:
@@ -189,16 +189,16 @@ def _first(judgements: Sequence[Row], judge: str) -> Row | None:
 
 
 def _inferred(row: Row, count: int) -> Row:
-    found = []
+    responses = []
     for index, details in enumerate(row["details"][:count]):
         inferred, target = details.get("inferred_instruction"), details.get("target")
         score = row["scores"][index] if index < len(row["scores"]) else None
         if inferred is None:
             status = row["statuses"][index] if index < len(row["statuses"]) else "missing"
-            found.append({"status": visible(status)})
+            responses.append({"status": visible(status)})
         else:
             marked = mark_shared(str(target or ""), str(inferred), MAX_CHARS)
-            found.append(
+            responses.append(
                 {
                     "inferred": marked["inferred"],
                     "target": marked["real"],
@@ -206,4 +206,4 @@ def _inferred(row: Row, count: int) -> Row:
                     "echo": details.get("echo"),
                 }
             )
-    return {"judge": visible(row["judge"]), "seed": row["seed"], "responses": found}
+    return {"judge": visible(row["judge"]), "seed": row["seed"], "responses": responses}

@@ -8,7 +8,7 @@ from typing import Any
 
 from flip_plugin.evals.report.claims.claims import Claim
 from flip_plugin.evals.report.input import paper
-from flip_plugin.evals.report.input.runs import EvalRun, Found
+from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.output.inspection import KINDS, inspect_runs
 from flip_plugin.evals.report.output.tables import Section
 from flip_plugin.evals.report.text import flat
@@ -21,7 +21,7 @@ TITLE = "FLIP evaluations"
 
 
 def page_data(
-    found: Found,
+    runs: ReportRuns,
     claims: Sequence[Claim],
     made: Sequence[Section],
     sizes: Mapping[str, float],
@@ -30,14 +30,14 @@ def page_data(
     max_items: int,
 ) -> dict[str, Any]:
     """Everything that the page shows, as plain data."""
-    items, total = inspect_runs(found.evals, max_items)
+    items, total = inspect_runs(runs.evals, max_items)
     return {
         "title": TITLE,
         "written": written,
-        "notes": [visible(note) for note in found.notes],
+        "notes": [visible(note) for note in runs.notes],
         "claims": [_cleaned(asdict(claim)) for claim in claims],
         "sections": [_cleaned(asdict(section)) for section in made],
-        "runs": [_about(run) for run in found.evals]
+        "runs": [_about(run) for run in runs.evals]
         + [
             {
                 "name": visible(run.name),
@@ -46,7 +46,7 @@ def page_data(
                 "facts": [["seed", visible(str(run.seed))]],
                 "rules": [],
             }
-            for run in found.training
+            for run in runs.training
         ],
         "sizes": {visible(name): size for name, size in sizes.items()},
         "paper": {

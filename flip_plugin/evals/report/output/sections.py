@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
-from flip_plugin.evals.report.input.runs import EvalRun, Found
+from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.report.output import charts, tables
 from flip_plugin.evals.report.output.tables import Entry, Section, Table, head
@@ -25,19 +25,19 @@ TITLES = {
 ORDER = tuple(TITLES)
 
 
-def sections(found: Found, sizes: Mapping[str, float]) -> list[Section]:
+def sections(runs: ReportRuns, sizes: Mapping[str, float]) -> list[Section]:
     """A section a run, evaluations in the paper's order, then one over all training runs."""
     place = {name: number for number, name in enumerate(ORDER)}
-    runs = sorted(found.evals, key=lambda run: (place.get(run.evaluation, len(ORDER)), run.evaluation))
-    made = [_section(run, found, sizes, number) for number, run in enumerate(runs)]
-    if found.training:
-        made.append(training_section(found.training))
+    ordered = sorted(runs.evals, key=lambda run: (place.get(run.evaluation, len(ORDER)), run.evaluation))
+    made = [_section(run, runs, sizes, number) for number, run in enumerate(ordered)]
+    if runs.training:
+        made.append(training_section(runs.training))
     return made
 
 
-def _section(run: EvalRun, found: Found, sizes: Mapping[str, float], number: int) -> Section:
+def _section(run: EvalRun, runs: ReportRuns, sizes: Mapping[str, float], number: int) -> Section:
     title, intro = TITLES.get(run.evaluation, (run.evaluation.replace("_", " ").capitalize(), ""))
-    if len(found.of(run.evaluation)) > 1:
+    if len(runs.of(run.evaluation)) > 1:
         title = f"{title}: {visible(run.name)}"
     make = MAKERS.get(run.evaluation, _generic)
     made_tables, made_charts = make(run, sizes)

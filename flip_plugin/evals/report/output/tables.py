@@ -79,10 +79,10 @@ def judge_method_table(
     rows = []
     for judge, method in dict.fromkeys((result.judge, result.method) for result in results):
         mine = [result for result in results if (result.judge, result.method) == (judge, method)]
-        found = [find(mine, group=group, metric=metric) for group, metric in columns]
-        if any(found):
+        own = [find(mine, group=group, metric=metric) for group, metric in columns]
+        if any(own):
             kind = "bound" if method in BOUNDS else "head"
-            rows.append([head(judge, kind), head(method, kind), *(entry(result) for result in found)])
+            rows.append([head(judge, kind), head(method, kind), *(entry(result) for result in own)])
     rows.sort(key=lambda row: row[0].kind == "bound")
     return Table(title, ["Judge", "Method", *(column_title(*column) for column in columns)], rows, note, folded)
 
@@ -137,7 +137,7 @@ def _mean_rows(results: Sequence[Result], columns: Sequence[Column]) -> list[lis
         return []
     rows = []
     for method in distinct(results, lambda result: result.method):
-        found = []
+        entries = []
         for group, metric in columns:
             values = [
                 result.value
@@ -145,8 +145,8 @@ def _mean_rows(results: Sequence[Result], columns: Sequence[Column]) -> list[lis
                 if (result.method, result.group, result.metric) == (method, group, metric) and result.value is not None
             ]
             mean = fmean(values) if len(values) == len(judges) else None
-            found.append(Entry(shown(mean, metric), value=mean, kind="mean"))
-        rows.append([head(f"mean of {len(judges)} judges", "mean"), head(method, "mean"), *found])
+            entries.append(Entry(shown(mean, metric), value=mean, kind="mean"))
+        rows.append([head(f"mean of {len(judges)} judges", "mean"), head(method, "mean"), *entries])
     return rows
 
 
@@ -154,11 +154,11 @@ def _paper_rows(evaluation: str, columns: Sequence[Column]) -> list[list[Entry]]
     known = [figure for figure in paper.figures(evaluation) if figure.method and figure.metric.startswith("accuracy")]
     rows = []
     for method in dict.fromkeys(figure.method for figure in known):
-        found = [
+        own = [
             next((one for one in known if (one.method, one.group, one.metric) == (method, *column)), None)
             for column in columns
         ]
-        rows.append([head("paper: mean of 13", "paper"), head(method, "paper"), *map(paper_entry, found)])
+        rows.append([head("paper: mean of 13", "paper"), head(method, "paper"), *map(paper_entry, own)])
     return rows
 
 
@@ -267,8 +267,8 @@ def grpo_tables(run: EvalRun) -> list[Table]:
     for judge in distinct(own, lambda result: result.judge):
         mine = [result for result in own if result.judge == judge]
         rewards = distinct(mine, lambda result: result.method)
-        found = [entry(find(mine, group=task), count=True) for task in tasks]
-        rows.append([head(judge), head(rewards[0] or "none"), *found])
+        entries = [entry(find(mine, group=task), count=True) for task in tasks]
+        rows.append([head(judge), head(rewards[0] or "none"), *entries])
     for reward, name in (("flip", "paper: FLIP"), ("pointwise", "paper: LLM judge")):
         known = {figure.group: figure for figure in paper.figures("grpo_table", method=reward, metric="primary")}
         if any(task in known for task in tasks):

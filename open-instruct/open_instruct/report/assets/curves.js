@@ -38,10 +38,10 @@ function drawChart(card, chart, all) {
 
   const places = [...new Set(series.flatMap((s) => xsOf(s.run)).filter(known))].sort((a, b) => a - b);
   // `at` is a place on the x-axis, or null; only the chart in hand shows its numbers.
-  const point = (at, speaks) => {
+  const point = (at, isSource) => {
     const place = at === null ? null : closest(at, places), cx = at === null ? null : drawn.x(place);
     moveCursor(cursor, cx);
-    if (at === null || !speaks) { hideTip(card); return; }
+    if (at === null || !isSource) { hideTip(card); return; }
     const valueAt = (s) => { // by time no two runs have the same places: take what is nearest in each
       const xs = xsOf(s.run), i = view.axis === "steps" ? xs.indexOf(place) : xs.indexOf(closest(place, xs.filter(known)));
       return s.values[i];
@@ -64,13 +64,13 @@ function legend(series) {
 
 function curveCard(chart) {
   const series = prepare(chart), show = units[chart.unit];
-  const said = series.map((s) => {
+  const changes = series.map((s) => {
     const seen = s.values.filter(known);
     return `${s.name} from ${show(seen[0])} to ${show(seen[seen.length - 1])}`;
   }).join("; ");
   const seen = series[0].values.filter(known), first = seen[0], last = seen[seen.length - 1];
   const many = perColumn(runs[series[0].run].steps.length);
-  const svg = make("svg", { class: "plot", role: "img", tabindex: 0, "aria-label": `${chart.title} by step: ${said}. Arrow keys read single steps.` });
+  const svg = make("svg", { class: "plot", role: "img", tabindex: 0, "aria-label": `${chart.title} by step: ${changes}. Arrow keys read single steps.` });
   const grow = make("button", { type: "button", class: "grow-chart", "aria-pressed": "false", "aria-label": `Enlarge ${chart.title}`, title: "Enlarge" }, "⤢");
   const change = chart.kind === "line" && series.length <= 2 && !several ? (first === last ? show(last) : `${show(first)} → ${show(last)}`) : "";
   const card = chartCard(chart, chart.kind, {
@@ -122,9 +122,9 @@ function curves() {
   if (!data.charts.length) { box.append(make("p", { class: "about" }, "No metrics yet.")); return; }
   toolbar();
   for (const section of new Set(data.charts.map((chart) => chart.section))) {
-    const found = data.charts.filter((chart) => chart.section === section).map(curveCard);
-    const grid = make("div", { class: found.length === 2 ? "charts two" : "charts" }, found);
-    if (section === "More") box.append(make("details", { class: "others", ontoggle: () => cards.forEach((card) => card.draw()) }, make("summary", null, make("h3", null, `All other metrics (${found.length})`)), grid));
+    const shown = data.charts.filter((chart) => chart.section === section).map(curveCard);
+    const grid = make("div", { class: shown.length === 2 ? "charts two" : "charts" }, shown);
+    if (section === "More") box.append(make("details", { class: "others", ontoggle: () => cards.forEach((card) => card.draw()) }, make("summary", null, make("h3", null, `All other metrics (${shown.length})`)), grid));
     else box.append(make("h3", null, section), grid);
   }
 }

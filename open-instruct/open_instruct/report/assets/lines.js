@@ -96,7 +96,7 @@ function drawLine(s, at, { x, y, parts }) {
   });
 }
 
-// What lies outside the frame is drawn on its edge, and said.
+// What lies outside the frame is drawn on its edge, with a note of its value.
 function spikeNotes(series, { y, left, right, top, bottom, parts, low, high }, show) {
   const all = series.flatMap((s) => s.values).filter(known), highest = Math.max(...all), lowest = Math.min(...all);
   if (highest > high) parts.push(make("text", { class: "spike", x: right, y: top + 10, "text-anchor": "end" }, `↑ up to ${show(highest)}`));

@@ -6,7 +6,7 @@ from judge_answers import answers
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges import engine
-from flip_plugin.evals.judges.engine import judge_items, tell_failures
+from flip_plugin.evals.judges.engine import judge_items, report_failures
 from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.records.journal import Journal, read_judgements
 from flip_plugin.evals.stats.accuracy import accuracy_results
@@ -87,14 +87,14 @@ def test_only_failed_judgements_are_asked_again(ask, knowing, items, capsys):
     found = ask(items(3), knowing.base)
     assert [one.statuses for one in found] == [["ok"] * 3, ["ok", "judge_error", "ok"], ["ok"] * 3]
     assert found[1].scores == [6 / 7, None, 0.0]
-    assert tell_failures(found, [judge_spec(found)]) == 1
+    assert report_failures(found, [judge_spec(found)]) == 1
     told = capsys.readouterr().err
     assert "judge a: 1 judgements failed" in told and "the disk is full" in told and "same command again" in told
     knowing.handler, asked = good, len(knowing.requests)
     again = ask(items(3), knowing.base)
     assert [one.statuses for one in again] == [["ok"] * 3] * 3
     assert len(knowing.requests) == asked + 1
-    assert tell_failures(again, [judge_spec(again)]) == 0
+    assert report_failures(again, [judge_spec(again)]) == 0
 
 
 def judge_spec(found):
@@ -103,18 +103,18 @@ def judge_spec(found):
     return JudgeSpec(found[0].judge, "hosted_vllm/m")
 
 
-def test_a_judge_that_is_away_is_left_and_the_others_go_on(ask, two_judges, items, capsys):
+def test_a_judge_that_is_away_is_given_up_alone(ask, two_judges, items, capsys):
     away, there = two_judges
     there.handler = answers
     away.handler = lambda body: (401, "no such key")
     given = items(40)
     found = ask(given, away.base, there.base)
     lost = [one for one in found if one.judge == "a"]
-    assert engine.HOPELESS <= len(lost) < 40  # stopped early: what was under way may be on disk, too
+    assert engine.MAX_FAILURES_IN_A_ROW <= len(lost) < 40  # stopped early: what was under way may be on disk, too
     assert all(one.scores == [None] * 3 for one in lost)
     assert "no such key" in found.errors["a"]
     assert len([one for one in found if one.judge == "b"]) == 40
-    assert "judge a is left" in capsys.readouterr().err
+    assert "judge a is given up" in capsys.readouterr().err
     results = accuracy_results("e", given, found, judges=["a", "b"], methods=["flip"], seeds=[1])
     by_judge = {result.judge: result for result in results if (result.group, result.metric) == ("all", "accuracy")}
     assert by_judge["a"].value is None and by_judge["a"].invalid == 1 and "no such key" in by_judge["a"].note
@@ -123,7 +123,7 @@ def test_a_judge_that_is_away_is_left_and_the_others_go_on(ask, two_judges, item
 
 def test_invalid_replies_are_scores_that_are_missing(ask, judge, items):
     judge.handler = lambda body: "I would rather not"
-    # More than `HOPELESS`: an answer, though of no use.
+    # More than `MAX_FAILURES_IN_A_ROW`: an answer, though of no use.
     found = ask(items(22, responses=("good", "bad")), judge.base, methods=("pointwise", "listwise"))
     assert len(found) == 44
     assert {status for one in found for status in one.statuses} == {"unparsed"}

@@ -16,7 +16,7 @@ from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report import FILES, write_report
 from flip_plugin.evals.report.claims.claims import check_claims
 from flip_plugin.evals.report.claims.verdicts import Part, difference, higher, over_runs, overall
-from flip_plugin.evals.report.input.runs import EvalRun, Found, read_runs
+from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns, read_runs
 from flip_plugin.evals.report.input.sizes import in_name, parse_sizes, sizes_of
 from flip_plugin.evals.report.output.charts import best_of_n_curves
 from flip_plugin.evals.report.output.inspection import KINDS, kind_of
@@ -166,7 +166,7 @@ def test_verdicts_follow_the_intervals(runs):
     assert claims["best_of_n"].parts[0].label.startswith("best_of_n, prompt_level_strict_acc, small, N=16: FLIP over")
     assert claims["grpo"].verdict == "holds" and "2/2 runs" in claims["grpo"].parts[-1].label
     assert claims["judge_size"].verdict == "in part"
-    assert [claim.verdict for claim in check_claims(Found(), {})] == ["no data"] * 6
+    assert [claim.verdict for claim in check_claims(ReportRuns(), {})] == ["no data"] * 6
 
 
 def result(value: float | None, half: float | None = 0.05) -> Result:
@@ -255,5 +255,5 @@ def test_sizes_of_local_models_are_counted_from_their_files():
 
 def test_a_run_that_is_not_known_here_gets_a_table_a_metric(tmp_path):
     results = [result(0.5), Result("new", "j", "flip", "g", "latency_score", 2.5)]
-    made = sections(Found(evals=[EvalRun("new", tmp_path, "new", results)]), {})
+    made = sections(ReportRuns(evals=[EvalRun("new", tmp_path, "new", results)]), {})
     assert [table.title for table in made[0].tables] == ["Accuracy", "Latency score"]

@@ -178,7 +178,7 @@ def test_a_failing_metric_judge_ends_the_run_for_now(judge, candidates, tmp_path
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--sizes", "3"], "a knockout tells the best of 2, 4, 8, ... candidates, not of 3"),
+        (["--sizes", "3"], "a knockout gives the best of 2, 4, 8, ... candidates, not of 3"),
         (["--sizes", "8"], "--sizes must be from 1 to the 4 candidates"),
         (["--metric", "nothing"], "unknown metric 'nothing'"),
         (["--metric", "test_best_of_n:nothing"], "has no function 'nothing'"),

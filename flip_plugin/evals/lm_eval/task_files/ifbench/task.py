@@ -45,11 +45,11 @@ def readings(response: str) -> list[str]:
     ['Sure!\n*Yes.*', 'Sure!\nYes.', 'Sure!', 'Sure!']
     """
     lines = response.split("\n")
-    found = []
+    texts = []
     for first, last in product((0, 1), (len(lines), -1)):
         text = response if (first, last) == (0, len(lines)) else "\n".join(lines[first:last]).strip()
-        found += [text, text.replace("*", "")]
-    return found
+        texts += [text, text.replace("*", "")]
+    return texts
 
 
 def _checker(name: str, arguments: dict[str, Any] | None, prompt: str) -> Any:

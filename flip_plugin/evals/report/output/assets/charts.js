@@ -48,11 +48,11 @@ function cardOf(chart, series, svg) {
   const kind = chart.wide ? "wide-chart" : chart.kind === "heat" && chart.columns.length <= 5 ? "small-chart" : "";
   return chartCard(chart, kind, { legend: legendOf(series.length > 1 ? series : [], ...refs), svg });
 }
-// A part of the plot that tells what is there, above the pointer: `rows` are [series, point].
+// A part of the plot that shows its numbers above the pointer: `rows` are [series, point].
 function hit(card, place, title, rows, unit) {
-  return make("rect", { class: "hit", ...place, onmousemove: (event) => tell(card, event, title, rows, unit) });
+  return make("rect", { class: "hit", ...place, onmousemove: (event) => showPoints(card, event, title, rows, unit) });
 }
-function tell(card, event, title, rows, unit) {
+function showPoints(card, event, title, rows, unit) {
   const box = card.getBoundingClientRect();
   showTip(card, event.clientX - box.left, event.clientY - box.top - 12, title, rows.map(([s, p]) => tipRow(s, pointText(p, unit))), true);
 }
@@ -107,7 +107,7 @@ function drawLines(chart) {
     const box = svg.getBoundingClientRect(), nearest = closest((event.clientX - box.left) * width / box.width, places, x);
     moveCursor(cursor, x(nearest));
     const rows = series.map((s) => [s, s.points.find((p) => known(p) && p.x === nearest)]).filter(([, p]) => known(p));
-    tell(card, event, names ? names[nearest] : `${chart.x.label}: ${plain(nearest)}`, rows, unit);
+    showPoints(card, event, names ? names[nearest] : `${chart.x.label}: ${plain(nearest)}`, rows, unit);
   } }));
   return card;
 }

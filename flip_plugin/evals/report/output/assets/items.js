@@ -3,10 +3,10 @@ const PAGE = 20; // items at a time
 // --- Single items ----------------------------------------------------------------------------
 function inferredOf(item, r) {
   return item.inferred.map((one) => {
-    const found = one.responses[r];
-    if (!found) return null;
-    return make("div", { class: "inferred" }, make("span", { class: "role" }, `${one.judge} inferred, seed ${one.seed}${known(found.score) ? `, score ${found.score.toFixed(3)}` : ""}${found.echo ? `, echo ${found.echo.toFixed(2)}` : ""}`),
-      found.status ? make("span", { class: "pill" }, found.status) : make("div", { dir: "auto" }, marked(found.inferred), cutNote(found.inferred)));
+    const reply = one.responses[r];
+    if (!reply) return null;
+    return make("div", { class: "inferred" }, make("span", { class: "role" }, `${one.judge} inferred, seed ${one.seed}${known(reply.score) ? `, score ${reply.score.toFixed(3)}` : ""}${reply.echo ? `, echo ${reply.echo.toFixed(2)}` : ""}`),
+      reply.status ? make("span", { class: "pill" }, reply.status) : make("div", { dir: "auto" }, marked(reply.inferred), cutNote(reply.inferred)));
   });
 }
 function responseCard(item, text, r) {
@@ -25,7 +25,7 @@ function scoreTable(item) {
       make("td", { class: "soft" }, bad(row)))))));
 }
 function targetOf(item) {
-  const first = item.inferred.flatMap((one) => one.responses).find((found) => found && found.target);
+  const first = item.inferred.flatMap((one) => one.responses).find((reply) => reply && reply.target);
   return first ? textBox("What FLIP is to recover (shared words marked for response 1)", marked(first.target), cutNote(first.target)) : null;
 }
 function itemDetail(item) {
