@@ -190,7 +190,7 @@ async def test_d2_a_response_cannot_forge_the_prompt(judge):
     assert shown.endswith("</response>\n\nWhich instruction led to this response? Answer in JSON.")
 
 
-def test_d5_bag_of_ascii_words_is_kept_for_parity_and_has_an_alternative():
+def test_d5_ascii_words_are_kept_and_have_an_alternative():
     pairs = {  # published F1, unicode_f1
         ("“Write” a poem", "Write a poem"): (0.5, 1.0),
         ("state of the art", "state-of-the-art"): (0.0, 1.0),

@@ -115,7 +115,7 @@ def test_d5_the_published_f1_is_kept_and_others_have_names(prediction, truth, pu
     assert get_similarity(similarity)(prediction, truth) == pytest.approx(ours)
 
 
-async def test_e1_a_prompt_that_is_too_long_loses_the_middle_of_the_response(judge):
+async def test_e1_too_long_a_prompt_cuts_the_responses_middle(judge):
     """Reference: the end of the prompt is cut off, and the judge is asked for a SCORE; obeying gives 0."""
     judge.infers(TRUTH)
     reward = FlipReward("hosted_vllm/m", judge.base, max_context_length=600, max_tokens=64)

@@ -99,7 +99,7 @@ async def test_options_reach_the_judge(judge, monkeypatch, tmp_path):
     assert [call["status"] for call in read_calls(tmp_path)] == ["ok", "ok"]
 
 
-async def test_our_trainers_options_reach_flip_and_the_environment_does_not(judge, monkeypatch):
+async def test_options_come_from_our_trainer_not_the_environment(judge, monkeypatch):
     judge.infers(ASKED)
     for variable, value in (("SIMILARITY", "nonsense"), ("MAX_TOKENS", "many"), ("MISSING_SCORE", "nan")):
         monkeypatch.setenv(f"FLIP_{variable}", value)

@@ -24,7 +24,7 @@ def server(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_run_with_a_judge_that_is_well_in_part_then_wholly_then_killed(server, judge, tmp_path, monkeypatch):
+def test_a_run_whose_judge_fails_recovers_and_is_killed(server, judge, tmp_path, monkeypatch):
     """Step 1: one of two servers refuses what it gets. Step 2: the other does all. Step 3: it was killed."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import pandas

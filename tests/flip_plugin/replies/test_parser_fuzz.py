@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flip_plugin.replies.parsing import parse_flip_reply
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "parser_fuzz.py"
+PATH = Path(__file__).parents[3] / "benchmarks" / "parser_fuzz.py"
 spec = importlib.util.spec_from_file_location("parser_fuzz", PATH)
 assert spec is not None and spec.loader is not None
 fuzz = importlib.util.module_from_spec(spec)

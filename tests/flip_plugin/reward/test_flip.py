@@ -5,8 +5,6 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flip_plugin.judge.cache import ReplyCache
 from flip_plugin.judge.call_log import FIELDS, JudgeCallWriter, read_calls
@@ -16,7 +14,7 @@ from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.llm_judges import PointwiseJudge, whole_prompt
 from flip_plugin.reward.rescore import rescore
 from flip_plugin.reward.result import FlipResult
-from flip_plugin.text.shorten import estimate_tokens, shorten
+from flip_plugin.text.shorten import estimate_tokens
 from flip_plugin.text.similarity import get_similarity
 
 ASKED = "Write a poem about the sea"
@@ -77,7 +75,7 @@ async def test_the_paper_preset_and_what_overrides_it(judge):
 RESTATED = f"You asked: '{ASKED}'. Waves and foam"
 
 
-async def test_echo_is_reported_unless_told_otherwise(judge):
+async def test_echo_is_reported_by_default(judge):
     judge.infers(ASKED)
     result = await flip(judge).score(ASKED, RESTATED)
     assert (result.score, result.similarity, result.echo) == (1.0, 1.0, 1.0)
@@ -159,7 +157,7 @@ async def test_prompts_without_target(judge):
     assert judge.requests == []
 
 
-async def test_length_limited_responses_are_judged_unless_told_otherwise(judge):
+async def test_cut_off_responses_are_judged_by_default(judge):
     assert (await flip(judge).score(ASKED, "x", finish_reason="length")).status == "ok"
     assert (await flip(judge, skip_truncated=True).score(ASKED, "x", finish_reason="length")).status == "truncated"
     assert (await flip(judge, skip_truncated=True).score(ASKED, "x", finish_reason="stop")).status == "ok"
@@ -208,16 +206,6 @@ async def test_the_servers_own_count_is_believed(judge):
     assert (await flip(judge).score(ASKED, "word " * 2_000)).status == "ok"
     first, second = (len(body["messages"][1]["content"]) for body in judge.requests)
     assert second < 0.6 * first
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.text(max_size=400), st.integers(-5, 200))
-def test_shorten_keeps_to_its_room(text, room):
-    short = shorten(text, room)
-    if estimate_tokens(text) <= room:
-        assert short == text
-    else:
-        assert short is None or (estimate_tokens(short) <= room and "left out" in short)
 
 
 def test_batch_blocks_and_keeps_the_order(judge):

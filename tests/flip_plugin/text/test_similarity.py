@@ -13,7 +13,7 @@ from flip_plugin.text import embedding
 from flip_plugin.text.embedding import EmbeddingSimilarity
 from flip_plugin.text.similarity import Checked, get_similarity, rouge_l, unicode_f1
 
-JUDGE = str(Path(__file__).parents[2] / "datasets_prep/tiny_world/models/judge")
+JUDGE = str(Path(__file__).parents[3] / "datasets_prep/tiny_world/models/judge")
 ONE, OTHER = "Write a haiku about the sea in winter", "Count the apples"
 
 

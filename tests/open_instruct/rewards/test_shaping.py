@@ -97,7 +97,7 @@ def test_longer_is_never_better(num_tokens, max_tokens, buffer):
     assert -1.0 <= longer <= now <= 0.0
 
 
-def test_weights_of_verifiers_are_read_and_what_is_wrong_is_refused():
+def test_verifier_weights_are_read_or_refused():
     verifiers = build_all_verifiers(Args(remap_verifier="other=constraints_satisfied"))
     weighed = weigh_verifiers(verifiers, ["Constraints_Satisfied=0.25"])
     assert weighed["constraints_satisfied"].weight == 0.25
@@ -149,7 +149,7 @@ async def score(tokenizer, verifiers, samples, **flags):
     return Group(row, await scorer.score(row, samples, max_tokens=64), 0.1, 0.1)
 
 
-async def test_several_verifiers_add_up_with_their_weights_and_log_their_own_scores(tokenizer):
+async def test_weighted_verifiers_add_up_and_log_their_own_scores(tokenizer):
     verifiers = [Scripted("one", 0.5, weight=2.0), Scripted("two", 0.25, weight=0.0)]
     group = await score(tokenizer, verifiers, [(GOOD, "stop"), (BAD, "stop")], apply_r1_style_format_reward=True)
     assert [s.reward for s in group.samples] == [10.0, 0.0]

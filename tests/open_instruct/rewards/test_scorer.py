@@ -45,7 +45,7 @@ def bare(tmp_path):
 
 
 @pytest.mark.parametrize(("own", "revision"), [(None, "step_100"), ("bare", None)])
-def test_responses_are_read_by_the_tokenizer_that_made_the_prompts(monkeypatch, bare, own, revision):
+def test_responses_are_read_by_the_prompts_tokenizer(monkeypatch, bare, own, revision):
     args = Args(chat_template_name="olmo_thinker", model_revision="step_100", tokenizer_name_or_path=own and bare)
     load, revisions = transformers.AutoTokenizer.from_pretrained, []
 

@@ -176,7 +176,7 @@ async def test_a_missing_score_makes_the_reward_missing():
     assert result.per_verifier["Fixed"].score == 0.5
 
 
-async def test_a_verifier_without_weight_cannot_make_the_reward_missing():
+async def test_weight_zero_cannot_make_the_reward_missing():
     watched = Fixed(name="watched", weight=0.0, score=None, status="judge_error")
     config = RewardConfig({"one": Fixed(score=0.5), "watched": watched})
     result = await config.score_sample("text", [], ["a", "b"], ["one", "watched"])

@@ -13,7 +13,6 @@ from flip_plugin.replies.parsing import (
     parse_score_reply,
 )
 from flip_plugin.replies.repair import repair_object
-from flip_plugin.text.reasoning import after_thinking
 
 GOOD = json.dumps({"REASONING": "because", "INFERRED INSTRUCTION": "Write it"})
 REASONING = 'It says "seven", it\'s {short}'
@@ -239,7 +238,7 @@ def test_reasoning_is_kept():
     assert parse_flip_reply('{"REASONING": 3, "INFERRED INSTRUCTION": "x"}').reasoning is None
 
 
-def test_mended_fields():
+def test_repaired_fields():
     text = "noise {'a': None, b: True, \"c\": -1.5e3, 'd': [1, {'x': 2}], \"e\": \"\\ud83d\\ude00 \\beta \\n\", } tail"
     assert repair_object(text, 6) == (None, text.index("'x'"))  # a value inside is JSON or nothing
     text = text.replace("'x'", '"x"')
@@ -317,9 +316,3 @@ def test_choices_keep_their_reasoning():
         parse_best_index('{"REASONING": "why", "BEST_RESPONSE_INDEX": 9}', 2).problem
         == "the best response is 9, not 0..1"
     )
-
-
-def test_after_thinking():
-    assert after_thinking("a</think>b") == "b"
-    assert after_thinking("<THINK>x") is None
-    assert after_thinking("plain") == "plain"

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_plugin.text.echo import echo_share
 from flip_plugin.text.similarity import f1_score, normalize_answer, rouge_l, unicode_f1
 
 PIECES = ["a", "the", "An", "poem", "Sea", "2+2", "a’s", "a’the’an", "“the", "_a_", "the-the", "\u00a0", "İ", "ß", "Σ"]
@@ -80,29 +79,3 @@ def test_no_words_is_no_evidence(one, other):
 
 def test_repeated_words_count_as_often_as_both_have_them():
     assert f1_score("sea sea sea", "sea")["precision"] == pytest.approx(1 / 3)
-
-
-TARGET = "Write a short poem about the cold northern sea in winter"
-
-
-@pytest.mark.parametrize(
-    ("target", "response", "share"),
-    [
-        (TARGET, f"You asked me: {TARGET}.", 1.0),
-        (TARGET, "You said: WRITE SHORT poem, about... cold waves", 5 / 9),
-        (TARGET, "The cold northern sea! About a poem, write.", 0.0),
-        (TARGET, "cold northern sea in, then short poem about cold", 7 / 9),
-        ("Say hi", "ok, I say hi now", 1.0),
-        ("Say hi", "say nothing, hi", 0.0),
-        ("", "anything", 0.0),
-        ("the", "the", 0.0),
-        (TARGET, "", 0.0),
-    ],
-)
-def test_echo(target, response, share):
-    assert echo_share(target, response) == pytest.approx(share)
-
-
-def test_echo_of_a_million_characters():
-    assert echo_share(TARGET, "write short poem " * 60_000) == 0.0
-    assert echo_share("write short poem " * 2_000, "write short poem " * 60_000) == 1.0
