@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from test_serving import gone, until
+from process_cases import gone, until
 
 # Starts a child that has asked for nothing, and one of that child's; as vLLM's engine core is while it imports.
 PARENT = """

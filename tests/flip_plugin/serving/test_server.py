@@ -1,23 +1,19 @@
 """The watch over a judge server, with a stub in vLLM's place: what is tested is a server that misbehaves."""
 
-import contextlib
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from process_cases import gone, session_of, stat_fields, until
 
-from flip_plugin.cli import main
-from flip_plugin.commands import serve
 from flip_plugin.serving.options import ServerOptions
-from flip_plugin.serving.processes import reserve_port, stop_child, tail
-from flip_plugin.serving.server import JudgeServer, JudgeServerError, RestartPolicy, ServerHealth
+from flip_plugin.serving.processes import reserve_port
+from flip_plugin.serving.server import JudgeServer, JudgeServerError, RestartPolicy
 
 # Does at its n-th start what the n-th word of the file `plan` says, the last word from then on.
 STUB = """
@@ -44,6 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
+
+
 QUICK = RestartPolicy(limit=3, first_pause=0.05, steady=600, unresponsive=0.6, startup=5, probe=0.2)
 
 
@@ -67,35 +65,6 @@ def start(tmp_path):
     yield begin
     for server in servers:
         server.stop()
-
-
-def until(condition, patience=20):
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
-def stat_fields(pid):
-    """What /proc says after a process's name: state, parent, ..."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def gone(pid):
-    try:
-        return stat_fields(pid)[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def session_of(pid):
-    """Processes that run in the session that `pid` began."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = stat_fields(folder.name)
-            found += [folder.name] if fields[3] == str(pid) and fields[0] != "Z" else []
-    return found
 
 
 def starts(folder):
@@ -253,24 +222,6 @@ def test_a_proxy_is_not_asked_about_a_server_of_ours(start, monkeypatch):
     start().wait_ready(10)
 
 
-def test_tail_reads_the_end_of_a_large_log_only(tmp_path):
-    log = tmp_path / "log"
-    log.write_text("old\n" * 500_000 + "an error\nlast\n")
-    assert tail(log, 2) == "an error\nlast"
-    assert tail(log, 20, start=log.stat().st_size - 5) == "last"
-    assert tail(tmp_path / "none") == ""
-
-
-def test_stop_child_takes_what_an_ended_child_left():
-    script = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid)"
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
-    assert child.stdout is not None
-    left = int(child.stdout.readline())
-    child.wait(10)
-    stop_child(child)
-    assert gone(left)
-
-
 @pytest.fixture(scope="module")
 def stub_pool(tmp_path_factory):
     """Two replicas on a real Ray, stubs in place of vLLM."""
@@ -318,63 +269,6 @@ def test_a_port_in_use_is_named_before_a_replica_is_started(stub_pool, tmp_path)
         port = taken.getsockname()[1]
         with pytest.raises(JudgeServerError, match=f"Port {port} .*Choose another"):
             JudgePool.launch(ServerOptions("m", port=port), 1, log_dir=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--model", "./nothing/here"], "does not exist"),
-        (["--model", "m", "--port", "65535", "--num_replicas", "2"], "each replica needs one"),
-        (["--model", "m", "--vllm_args", "--api-key", "x"], "--api_key_file"),
-        (["--model", "m", "--vllm_args", "--seed", "1", "--port=80"], "--port of this command"),
-        (["--model", "m", "--gpu_memory_utilization", "90"], "share"),
-        (["--model", "m", "--api_key_file", "/none/there"], "/none/there"),
-        (["--model", "m", "--address", "ray://h:1"], "--address auto"),
-    ],
-)
-def test_flip_serve_refuses_what_cannot_work(flags, said, capsys):
-    assert main(["serve", *flags]) == 2
-    assert said in capsys.readouterr().err
-
-
-def key_of(*flags):
-    return serve._api_key(serve_arguments("--model", "m", *flags))
-
-
-def serve_arguments(*flags):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    serve.add_arguments(parser)
-    return parser.parse_args(flags)
-
-
-def test_a_key_is_made_for_a_wide_host_only(monkeypatch, tmp_path):
-    monkeypatch.delenv("HOSTED_VLLM_API_KEY", raising=False)
-    assert key_of() == key_of("--host", "127.0.0.5") == key_of("--host", "::1") == (None, False)
-    key, made = key_of("--host", "0.0.0.0")
-    assert made and len(key) > 30 and key_of("--host", "0.0.0.0")[0] != key
-    assert key_of("--host", "0.0.0.0", "--no_api_key") == (None, False)
-    (tmp_path / "key").write_text("from-file\n")
-    assert key_of("--api_key_file", str(tmp_path / "key")) == ("from-file", False)
-    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "from-environment")
-    assert key_of("--host", "0.0.0.0") == ("from-environment", False)
-
-
-def test_vllm_args_go_through():
-    assert serve_arguments("--model", "m", "--vllm_args", "--seed", "1", "-O0").vllm_args == ["--seed", "1", "-O0"]
-
-
-def test_what_became_of_a_replica_is_told_once():
-    up = ServerHealth("u", "serving", alive=True, uptime=3)
-    again = ServerHealth("u", "serving", alive=True, restarts=1, problem="ended with code 1")
-    down = ServerHealth("u", "restarting", restarts=1, problem="ended with code 1")
-    lost = ServerHealth("u", "failed", restarts=5, problem="why")
-    assert serve._news(up, up) == serve._news(down, down) == serve._news(lost, lost) == []
-    assert serve._news(up, down) == ["u went down (ended with code 1); it is started again on the same URL"]
-    assert serve._news(down, again) == ["u serves again (restarts so far: 1)"]
-    assert len(serve._news(up, again)) == 2, "a restart between two looks is told, too"
-    assert serve._news(down, lost) == ["given up. why"]
 
 
 def test_replicas_on_their_nodes_addresses_have_ports_that_survive_a_restart():

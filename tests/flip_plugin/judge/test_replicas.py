@@ -2,39 +2,17 @@
 
 import asyncio
 import socket
+import threading
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from typing import Any
 
 import pytest
+from judge_cases import ASK, client
 
-from flip_plugin.judge.client import JudgeClient
 from flip_plugin.judge.errors import Failure
 from flip_plugin.judge.replicas import ReplicaPool
+from flip_plugin.reward.flip import FlipReward
 
-ASK = [{"role": "user", "content": "hello"}]
 REFUSED = Failure("connection", "refused", unreachable=True)
-
-
-def client(base, **given):
-    options: dict[str, Any] = {"timeout": 5, "max_attempts": 3, **given}
-    return JudgeClient("hosted_vllm/m", base, **options)
-
-
-@pytest.fixture
-def short_pauses(monkeypatch):
-    monkeypatch.setattr("flip_plugin.judge.retries.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("flip_plugin.judge.retries.LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setattr("flip_plugin.judge.replicas.LONGEST_REST_S", 0.1)
-
-
-@pytest.fixture
-def closed_port():
-    """A port that nobody listens on, and that nobody else gets."""
-    with socket.socket() as keeper:
-        keeper.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{keeper.getsockname()[1]}/v1"
 
 
 async def test_no_server_at_the_address(closed_port, short_pauses):
@@ -88,49 +66,6 @@ async def test_calls_wait_for_the_only_replica_to_come_back(judge):
     judge.revive()
     replies = await asyncio.gather(*waiting)
     assert [reply.error for reply in replies] == [None] * 8
-
-
-async def test_without_a_bound_a_call_tries_until_its_deadline(judge, short_pauses):
-    judge.answers = [(500, "boom")] * 12 + ["at last"]
-    reply = await client(judge.base, max_attempts=None, timeout=30).complete(ASK)
-    assert (reply.text, reply.attempts) == ("at last", 13)
-    judge.answers = [(500, "boom")]
-    started = time.monotonic()
-    reply = await client(judge.base, max_attempts=None, timeout=0.5).complete(ASK)
-    assert reply.error_kind == "server"
-    assert reply.attempts > 3
-    assert time.monotonic() - started < 2
-
-
-@pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_honoured(judge, short_pauses, status):
-    judge.answers = [(status, "later", {"Retry-After": "1"}), "fine"]
-    started = time.monotonic()
-    reply = await client(judge.base).complete(ASK)
-    assert (reply.text, reply.attempts) == ("fine", 2)
-    assert 0.95 < time.monotonic() - started < 3
-
-
-async def test_retry_after_as_a_date(judge, short_pauses):
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
-    judge.answers = [(429, "later", {"Retry-After": date}), "fine"]
-    started = time.monotonic()
-    assert (await client(judge.base, timeout=10).complete(ASK)).text == "fine"
-    assert 1.5 < time.monotonic() - started < 5
-
-
-async def test_a_wait_beyond_the_deadline_is_not_waited(judge):
-    judge.answers = [(429, "later", {"Retry-After": "60"})]
-    started = time.monotonic()
-    reply = await client(judge.base, timeout=5).complete(ASK)
-    assert (reply.error_kind, reply.attempts) == ("rate_limit", 1)
-    assert time.monotonic() - started < 2
-
-
-@pytest.mark.parametrize("header", ["soon", "nan", "-5", "inf", "", "Thu, 99 Foo 2020"])
-async def test_odd_retry_after_is_no_obstacle(judge, short_pauses, header):
-    judge.answers = [(429, "later", {"Retry-After": header}), "fine"]
-    assert (await client(judge.base).complete(ASK)).text == "fine"
 
 
 async def test_a_full_replica_is_left_for_another(two_judges):
@@ -211,3 +146,36 @@ def test_a_call_that_tried_in_vain_does_not_try_again_while_another_is_up():
     assert pool.take(avoid=gone) is up
     assert pool.take(avoid=up) is gone
     assert pool.take() is up
+
+
+def flip(judge, **options):
+    return FlipReward("hosted_vllm/m", judge.base, **{"timeout": 5, "max_attempts": 1, **options})
+
+
+def test_a_replica_that_hangs_is_left_out(judge):
+    """It accepts and never answers: the calls of the first batch cannot know."""
+    judge.answers = [{"text": '{"INFERRED INSTRUCTION": "guess"}', "delay": 0.02}]
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(100)
+        bases = [judge.base, f"http://127.0.0.1:{mute.getsockname()[1]}/v1"]
+        reward = FlipReward("hosted_vllm/m", bases, timeout=2, max_concurrency=8)
+        lost = []
+        for batch in range(3):
+            results = reward.score_batch(["guess"] * 60, [f"{batch} {i}" for i in range(60)])
+            assert all(result.score in (1.0, None) for result in results)
+            lost.append(sum(result.score is None for result in results))
+    assert lost[0] <= 8
+    assert lost[1:] == [0, 0]
+
+
+def test_a_server_that_is_started_again_is_waited_for(judge):
+    reward = flip(judge, timeout=20, max_attempts=2)
+    assert reward.score_batch(["guess"], ["x"])[0].score == 1.0
+    judge.die()
+    revival = threading.Timer(4, judge.revive)
+    revival.start()
+    try:
+        assert [result.score for result in reward.score_batch(["guess"] * 5, ["x"] * 5)] == [1.0] * 5
+    finally:
+        revival.join()
