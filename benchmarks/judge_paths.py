@@ -4,7 +4,7 @@
 
 Both paths get the same model, engine options, responses and sampling (temperature 0.7, a seed), on one machine in one
 run. They take turns, each round a fresh engine, since two would share the cores; loading is not in the figures and
-is told apart. A round warms up with a tenth of the responses. The responses are the tiny world's, judged by FLIP
+is reported apart. A round warms up with a tenth of the responses. The responses are the tiny world's, judged by FLIP
 and pointwise, half each; nothing is cached. `same` is the share of greedy replies that are the same on both paths.
 """
 

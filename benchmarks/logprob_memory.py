@@ -35,6 +35,7 @@ MODES = ("plain", "chunked", "plain+checkpointing", "chunked+checkpointing")
 
 
 def main() -> None:
+    """Each form in a process of its own, then the table."""
     args = parse()
     if args.mode:
         print(json.dumps(measure(args)))
@@ -53,6 +54,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", "--params", choices=SHAPES, default="tiny")
     parser.add_argument("--tokens", type=int, default=2048, help="length of the pack")

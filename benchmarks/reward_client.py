@@ -9,7 +9,7 @@ fresh process, in turns, and the medians over the rounds are printed:
 - litellm: ``litellm.acompletion`` and nothing else
 - client: `JudgeClient.complete`
 - reward: `FlipReward.score`: prompt, schema, call, parse, F1, echo
-- reference: what the published verifier does for each call, told again in own words: load the judge's
+- reference: what the published verifier does for each call, restated in own words: load the judge's
   tokenizer, count the prompt's tokens, ``litellm.acompletion`` with three attempts, search the reply
   with regular expressions, F1 character by character. Once with a small tokenizer, once with a synthetic one
   of 151,000 entries, the size of Qwen's.
@@ -202,6 +202,7 @@ class Ticker:
     """The longest lateness of a `TICK_S` timer on this loop, in seconds, since `start`."""
 
     def start(self) -> None:
+        """Begin."""
         self.worst = 0.0
         self._task = asyncio.create_task(self._tick())
 
@@ -212,6 +213,7 @@ class Ticker:
             self.worst = max(self.worst, time.perf_counter() - due)
 
     async def stop(self) -> float:
+        """End; the longest lateness."""
         await asyncio.sleep(2 * TICK_S)  # a stall that is not over yet counts
         self._task.cancel()
         return self.worst
@@ -363,6 +365,7 @@ def run(args: argparse.Namespace, base: str, folders: dict[str, str]) -> dict[st
 
 
 def main() -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1000, help="measured calls of a contender in a round")
     parser.add_argument("--in_flight", type=int, nargs="+", default=[32, 256])

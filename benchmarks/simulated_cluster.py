@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -45,7 +46,7 @@ class SimulatedCluster:
         # A folder of its own: Ray's default one names the cluster that any other driver here would attach to.
         # Short, since sockets lie in it.
         self._folder = tempfile.mkdtemp(prefix="sim", dir="/tmp")
-        os.mkdir(f"{self._folder}/ray")
+        Path(self._folder, "ray").mkdir()
         settings = {"RAY_TMPDIR": self._folder, "RAY_enable_worker_prestart": "0", **self._extra}
         with _environment(settings):
             from ray.cluster_utils import Cluster
@@ -66,6 +67,7 @@ class SimulatedCluster:
 
     @property
     def address(self) -> str:
+        """The head's, for `RAY_ADDRESS`."""
         return self._cluster.address
 
     @property

@@ -85,7 +85,7 @@ def run_all(args: argparse.Namespace, results: Results, wanted: list[Cell]) -> N
         return
     args.output.mkdir(parents=True, exist_ok=True)
     sizes = {scale: make_policy(args.output / f"policy_x{scale}", scale) for scale in {cell[2] for _, cell in todo}}
-    rows = make_rows(args.output)
+    rows = make_rows(args.output / "rows.jsonl")
     with judge_server(args.output) as server:
         for number, cell in todo:
             name = "g{}_n{}_x{}".format(*cell) + f"_round{number}"
@@ -128,6 +128,7 @@ def _part(run: dict[str, Any], role: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", choices=("axes", "full"), default="axes")
     parser.add_argument("--only", help="one cell: group,length,scale")

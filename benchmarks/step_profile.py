@@ -59,6 +59,7 @@ def role_of(process: psutil.Process) -> str:
 
 
 def main() -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=5)
     parser.add_argument("--last", type=int, default=25)

