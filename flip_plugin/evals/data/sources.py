@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
+from flip_plugin.rows.checks import DatasetError
+from flip_plugin.rows.reading import Defect, json_rows, numbered_rows
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
-BATCH = 1000
 
 
 class RowError(CommandError):
@@ -40,9 +40,7 @@ def read_rows(
     before, has_rows = 0, False
     for name, rows in _parts(source, split):
         number = 0
-        for number, row in enumerate(rows, start=1):
-            if row is None:
-                continue
+        for number, row in rows:
             problem = row if isinstance(row, str) else misfit(row, schema or {})
             if problem:
                 raise RowError(name, number, problem)
@@ -74,8 +72,12 @@ def misfit(row: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _parts(source: str, split: str | None) -> Iterator[tuple[str, Iterator[Any]]]:
-    """(name, rows) of each file. A row that cannot be read is its problem, as text; an empty line is None."""
+# A row with its number (from 1), or what is wrong with it, as text.
+Numbered = Iterator[tuple[int, Any]]
+
+
+def _parts(source: str, split: str | None) -> Iterator[tuple[str, Numbered]]:
+    """(name, rows) of each file, or of the data set on the hub."""
     path = Path(source)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
@@ -90,55 +92,22 @@ def _parts(source: str, split: str | None) -> Iterator[tuple[str, Iterator[Any]]
     elif path.suffix in SUFFIXES or source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise CommandError(f"{source} does not exist")
     else:
-        yield source, _hub(source, split)
+        yield source, enumerate(_hub(source, split), start=1)
 
 
-def _file(path: Path) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    if path.suffix == ".jsonl":
-        return _jsonl(path)
-    if path.suffix == ".json":
-        return _json(path)
-    raise CommandError(f"{path}: not a file of rows: {', '.join(SUFFIXES)} are read")
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _file(path: Path) -> Numbered:
+    if path.suffix not in SUFFIXES:
+        raise CommandError(f"{path}: not a file of rows: {', '.join(SUFFIXES)} are read")
+    if path.suffix == ".json" and not path.read_bytes().lstrip().startswith(b"["):  # it is a small file
+        raise CommandError(f"{path}: a list of objects was expected")
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise CommandError(f"{path} cannot be read as parquet: {error}") from error
-
-
-def _jsonl(path: Path) -> Iterator[Any]:
-    with path.open("rb") as lines:
-        for line in lines:
-            yield _parsed(line, dict) if line.strip() else None
-
-
-def _json(path: Path) -> Iterator[Any]:
-    """A list of objects: for small files, the whole of it is in memory."""
-    rows = _parsed(path.read_bytes(), list)
-    if isinstance(rows, str):
-        raise CommandError(f"{path}: {rows}")
-    for row in rows:
-        yield row if isinstance(row, dict) else f"an object was expected, not {_shown(row)}"
-
-
-def _parsed(text: bytes, kind: type) -> Any:
-    """The JSON value, or as text why it is none of `kind`."""
-    try:
-        value = json.loads(text.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        return f"not JSON ({error})"
-    if isinstance(value, kind):
-        return value
-    return f"{'an object' if kind is dict else 'a list of objects'} was expected, not {_shown(value)}"
+        if path.suffix == ".parquet":
+            yield from numbered_rows(str(path))
+            return
+        for number, row in json_rows(str(path)):
+            yield number, row.reason if isinstance(row, Defect) else row
+    except DatasetError as error:
+        raise CommandError(str(error)) from error
 
 
 def _hub(source: str, split: str | None) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: `EvalItem` goes to a judge, `Judgement` comes back, `Result` is a number in a table.
+"""What an evaluation is made of: an `EvalItem` goes to a judge, a `Judgement` comes back, a `Result` is a number.
 
 All three are plain data, a JSON object each, so that a stopped evaluation continues from its
 files and a report is written without the code that made them.

@@ -1,7 +1,8 @@
 """``flip eval report``: finished evaluations and training runs as one page, Markdown, JSON and CSV.
 
-In the order in which a report is made: `reading` (files), `sizes` (of judges), `claims` with `verdicts`,
-`tables` and `charts` by `sections`, `inspection` (single items), `files` (Markdown, JSON, CSV), `page` (HTML).
+In the order in which a report is made: `input` (runs, training runs, sizes of judges, the paper's numbers), `claims`
+with their verdicts, `output` (`tables` and `charts` by `sections`, `inspection` of single items, `files` for Markdown,
+JSON and CSV, `page` for HTML).
 """
 
 from __future__ import annotations

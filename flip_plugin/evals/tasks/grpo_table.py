@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.lm_eval.tasks import BENCHMARKS, TASK_FOLDER, benchmark_of, check_installed, metrics_of, size_of
+from flip_plugin.evals.lm_eval.benchmarks import (
+    BENCHMARKS,
+    TASK_FOLDER,
+    benchmark_of,
+    check_installed,
+    metrics_of,
+    size_of,
+)
 from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.files.contents import contents_of

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flip_plugin.evals.lm_eval.tasks import benchmark_of
+from flip_plugin.evals.lm_eval.benchmarks import benchmark_of
 from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.claims.verdicts import (
     Part,
@@ -32,7 +32,7 @@ JUDGE_METHODS = ("pointwise", "listwise", "pairwise")
 
 
 @dataclass(frozen=True)
-class Claim:
+class CheckedClaim:
     """A claim of the paper, what our numbers say of it and by which rule; `sources` are where the paper makes it."""
 
     id: str
@@ -44,7 +44,7 @@ class Claim:
     sources: str
 
 
-def check_claims(runs: ReportRuns, sizes: Mapping[str, float]) -> list[Claim]:
+def check_claims(runs: ReportRuns, sizes: Mapping[str, float]) -> list[CheckedClaim]:
     """All claims, those without data too. `sizes` are the judges' parameters by name."""
     parts: dict[str, list[Part]] = {
         "flip_beats_judges": [part for run in runs.of("rewardbench2") for part in against_methods(run)],
@@ -58,7 +58,7 @@ def check_claims(runs: ReportRuns, sizes: Mapping[str, float]) -> list[Claim]:
     for claim in paper.claims():
         own = parts.get(claim.id, [])
         letters = ", ".join(f"{source.key} ({source.kind})" for source in claim.sources)
-        claims.append(Claim(claim.id, claim.text, RULES[claim.id], overall(own), _summary(own), own, letters))
+        claims.append(CheckedClaim(claim.id, claim.text, RULES[claim.id], overall(own), _summary(own), own, letters))
     return claims
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flip_plugin.evals.lm_eval.tasks import benchmark_of
+from flip_plugin.evals.lm_eval.benchmarks import benchmark_of
 from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.lookup import BOUNDS, candidates, distinct, find, primary

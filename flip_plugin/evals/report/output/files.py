@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flip_plugin.evals.report.claims.claims import Claim
+from flip_plugin.evals.report.claims.claims import CheckedClaim
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.output.tables import Entry, Section, Table
@@ -84,7 +84,7 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if _FORMULA.match(value) else value
 
 
-def json_text(runs: ReportRuns, claims: Sequence[Claim], sizes: Mapping[str, float], written: str) -> str:
+def json_text(runs: ReportRuns, claims: Sequence[CheckedClaim], sizes: Mapping[str, float], written: str) -> str:
     """Everything but the single items, for programs."""
     data = {
         "written": written,
@@ -112,7 +112,7 @@ def json_text(runs: ReportRuns, claims: Sequence[Claim], sizes: Mapping[str, flo
     return json.dumps(data, indent=1) + "\n"
 
 
-def markdown_text(runs: ReportRuns, claims: Sequence[Claim], made: Sequence[Section], written: str) -> str:
+def markdown_text(runs: ReportRuns, claims: Sequence[CheckedClaim], made: Sequence[Section], written: str) -> str:
     """The tables, the claims and how to make them again, as Markdown."""
     lines = ["# FLIP evaluations", "", f"Written {written}.", ""]
     lines += [f"> {_plain(note)}" for note in runs.notes]
@@ -157,7 +157,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", one_line)
 
 
-def _claims(claims: Iterable[Claim]) -> list[str]:
+def _claims(claims: Iterable[CheckedClaim]) -> list[str]:
     lines = ["## The paper's claims", "", "| Claim | Verdict | Comparisons | Paper |", "|---|---|---|---|"]
     for claim in claims:
         lines.append(f"| {_plain(claim.text)} | **{claim.verdict}** | {_plain(claim.summary)} | {claim.sources} |")

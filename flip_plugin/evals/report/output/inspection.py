@@ -6,7 +6,6 @@ one), who picked what, and the instruction that each judge inferred, with the wo
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.text import MAX_CHARS, cut
+from flip_plugin.files.jsonl import read_jsonl
 from flip_plugin.pages.text import mark_shared, visible
 
 MAX_ITEMS = 120
@@ -71,15 +71,8 @@ def _read_judgements(folder: Path) -> dict[str, list[Row]]:
 
 
 def _rows(file: Path) -> Iterable[Row]:
-    """The objects of a JSONL file; a line that a kill left cut is passed over."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("id"), str):
-                yield row
+    """The items or judgements in a file; damaged lines are left out."""
+    return (row for row in read_jsonl(file, bad_lines=[]) if isinstance(row.get("id"), str))
 
 
 def _chosen(run: str, items: Sequence[Row], judged: Mapping[str, list[Row]], room: int) -> list[Row]:

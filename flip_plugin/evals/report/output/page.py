@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flip_plugin.evals.report.claims.claims import Claim
+from flip_plugin.evals.report.claims.claims import CheckedClaim
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.output.inspection import KINDS, inspect_runs
@@ -22,7 +22,7 @@ TITLE = "FLIP evaluations"
 
 def page_data(
     runs: ReportRuns,
-    claims: Sequence[Claim],
+    claims: Sequence[CheckedClaim],
     made: Sequence[Section],
     sizes: Mapping[str, float],
     *,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from flip_plugin.evals.lm_eval.tasks import benchmark_of
+from flip_plugin.evals.lm_eval.benchmarks import benchmark_of
 from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.report.input import paper
 from flip_plugin.evals.report.input.lookup import BOUNDS, distinct, find, primary
