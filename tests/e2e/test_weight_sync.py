@@ -23,7 +23,7 @@ class Learner(PolicyTrainerRayProcess):
         """Log-probability of each token but the first at temperature 1."""
         import torch
 
-        from open_instruct.learner.logprobs import response_logprobs
+        from open_instruct.learner.logprobs import policy_logprobs
 
         ids = torch.tensor([token_ids])
         batch = {
@@ -32,7 +32,7 @@ class Learner(PolicyTrainerRayProcess):
             "response_mask": torch.ones_like(ids),
         }
         with torch.no_grad():
-            return response_logprobs(self.model, batch, 1.0).tolist()
+            return policy_logprobs(self.model, batch, 1.0)[0].tolist()
 
 
 @pytest.fixture(scope="module")

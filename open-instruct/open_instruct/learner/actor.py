@@ -1,7 +1,7 @@
 """The learner: a Ray actor, one a rank, that takes packed batches and steps the policy with DeepSpeed.
 
-The loss is in `learner_loss`, optimiser and schedule in `learner_optim`, the reference of the KL term in
-`reference`, the forward pass in `logprobs`, adapters in `lora`.
+The loss is in `objective`, optimiser and schedule in `optim`, the reference of the KL term in `reference`, the
+forward pass in `logprobs`, adapters in `lora`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from open_instruct.data.types import PackedBatch
 from open_instruct.engines.weights.send import Weights
 from open_instruct.learner.group import Whereabouts, whereabouts
 from open_instruct.learner.objective import RATIO, RATIO_SQUARED, TOKENS, MicroBatch, TokenStatistics
+from open_instruct.learner.reference import Reference
 from open_instruct.state.rank import FileSums, load_rank, save_rank
 
 PLAIN_METRICS = ("lr", "optim/grad_norm", "time/training")
@@ -134,7 +135,7 @@ class PolicyTrainerRayProcess:
 
         return Policy(model, self.args.temperature, chunk_size=self.args.logprob_chunk_size, with_entropy=with_entropy)
 
-    def _make_reference(self, dtype: str) -> Any:
+    def _make_reference(self, dtype: str) -> Reference:
         from open_instruct.learner.reference import BaseModelReference, CopiedReference, reference_config
 
         if self.wrapped is not None:

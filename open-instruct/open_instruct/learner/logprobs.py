@@ -58,11 +58,6 @@ def policy_logprobs(
     return head_logprobs(model.get_output_embeddings(), hidden, tokens, temperature, chunk_size, with_entropy)
 
 
-def response_logprobs(model: Any, batch: dict[str, Any], temperature: float, chunk_size: int = 0) -> torch.Tensor:
-    """`policy_logprobs` without entropies: (N,)."""
-    return policy_logprobs(model, batch, temperature, chunk_size=chunk_size)[0]
-
-
 def head_logprobs(
     head: Any, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float, chunk_size: int, with_entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

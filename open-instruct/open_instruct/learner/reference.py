@@ -12,19 +12,15 @@ class Reference(Protocol):
     """Where the KL term is measured from."""
 
     def logprobs(self, inputs: dict[str, Any]) -> Any:
-        """Log-probabilities of the response tokens of a micro-batch, (N,)."""
         """Log-probabilities (N,) of a micro-batch's response tokens, without gradient."""
 
     def update(self, alpha: float) -> None:
-        """Move towards the policy: alpha x policy + (1 - alpha) x reference."""
         """Move towards the policy: reference = alpha x policy + (1 - alpha) x reference."""
 
     def state(self) -> dict[str, Any] | None:
-        """The reference's parameters on this rank; None while it is the initial policy."""
         """What has to be saved to continue with the same reference; None when it is the initial policy."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
         """Take up what `state` returned on this rank."""
 
 

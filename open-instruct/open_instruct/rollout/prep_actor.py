@@ -69,7 +69,7 @@ class DataPreparationActor:
         self.queue = GroupQueue(args, self.stream, self._rollout_of, self._next_step)
         self._steps: dict[int, asyncio.Task[tuple[StepData, list[Group], dict[str, Any]]]] = {}
         self.clock = StageClock()
-        self.judge_counters = JudgeCounters(getattr(scorer, "verifiers", list)())
+        self.judge_counters = JudgeCounters(scorer.verifiers())
 
     async def ready(self) -> bool:
         """Load what the scorer needs, so that the first step does not wait for it."""
@@ -171,13 +171,10 @@ class DataPreparationActor:
     async def _sample_and_score(self, row: dict[str, Any], sampling: SamplingConfig, *, training: bool) -> Group:
         start = time.perf_counter()
         with self.clock.generating(counts=training):
-            samples = await self._generate(row["input_ids_prompt"], sampling)
+            samples = await self.engines.generate(row["input_ids_prompt"], sampling)
         generated = time.perf_counter()
         scored = await self.scorer.score(row, samples, sampling.max_tokens)
         return Group(row, scored, generated - start, time.perf_counter() - generated, start)
-
-    async def _generate(self, prompt_ids: list[int], sampling: SamplingConfig) -> Any:
-        return await self.engines.generate(prompt_ids, sampling)
 
     async def _assemble(self, step: int) -> tuple[StepData, list[Group], dict[str, Any]]:
         """A step: groups, advantages, rollouts on disk, packing. With its groups, and the state after it."""

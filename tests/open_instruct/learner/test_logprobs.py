@@ -10,7 +10,7 @@ from open_instruct.learner.logprobs import (
     Policy,
     head_is_linear,
     head_logprobs,
-    response_logprobs,
+    policy_logprobs,
     worthwhile_chunk,
 )
 
@@ -157,12 +157,12 @@ def model_gradients(model, logprobs):
 def test_a_whole_model_in_chunks_and_with_gradient_checkpointing(tied):
     model = tiny(Qwen3Config(**SIZES, tie_word_embeddings=tied)).train()
     batch = packed_batch()
-    expected = response_logprobs(model, batch, 0.7)
+    expected, _ = policy_logprobs(model, batch, 0.7)
     wanted = model_gradients(model, expected)
     for checkpointing in (False, True):
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        got = response_logprobs(model, batch, 0.7, chunk_size=4)
+        got, _ = policy_logprobs(model, batch, 0.7, chunk_size=4)
         torch.testing.assert_close(got, expected)
         for name, gradient in model_gradients(model, got).items():
             torch.testing.assert_close(gradient, wanted[name], msg=name)

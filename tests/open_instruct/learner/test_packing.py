@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_instruct.learner.logprobs import response_logprobs
+from open_instruct.learner.logprobs import policy_logprobs
 from open_instruct.learner.packing import TrainingSample, first_fit_decreasing, pack_mini_batches, pack_samples
 
 
@@ -137,7 +137,7 @@ def test_packed_logprobs_are_those_of_each_sample_alone(family, attention):
     assert len(batch.input_ids) == 2 and (batch.segment_ids == 0).any() and batch.segment_ids.max() > 1
     names = ("input_ids", "position_ids", "response_mask")
     with torch.no_grad():
-        packed = response_logprobs(model, {n: torch.from_numpy(getattr(batch, n)) for n in names}, 0.7)
+        packed, _ = policy_logprobs(model, {n: torch.from_numpy(getattr(batch, n)) for n in names}, 0.7)
         alone = {}
         for s in samples:
             ids = torch.tensor([[*s.prompt_ids, *s.response_ids]])

@@ -121,6 +121,9 @@ class SlowJudge:
 
     def warm_up(self) -> None: ...
 
+    def verifiers(self):
+        return []
+
     async def score(self, row, samples, max_tokens):
         import time
 
@@ -154,7 +157,7 @@ async def test_judging_is_hidden_when_the_learner_works_meanwhile(async_steps, l
     actor = DataPreparationActor(
         args, SimpleNamespace(actors=[], sleep_mode=False), rows, [], SlowJudge(0.1), pad_token_id=0
     )  # ty: ignore
-    actor._generate = generate
+    actor.engines.generate = generate
     await actor.weights_synced(0)
     metrics = {}
     for step in range(3):
