@@ -120,7 +120,7 @@ HARD = {
 
 
 @pytest.mark.timeout(1800)
-def test_replayed_samples_give_the_same_parameters_step_by_step_also_when_killed(tmp_path, launch):
+def test_replayed_samples_give_the_same_parameters(tmp_path, launch):
     """Run A samples, is judged and greedily evaluated. Run B has A's samples, is killed, and becomes A all the same."""
     a, b = tmp_path / "a", tmp_path / "b"
     sampling = {**HARD, "eval_temperature": 0.0, "local_eval_every": 3, "save_token_ids": True}
@@ -260,7 +260,7 @@ def outside_judge():
 
 
 @pytest.mark.timeout(900)
-def test_a_judge_that_fails_ends_the_run_with_state_and_checkpoint(tmp_path, launch, outside_judge):
+def test_a_failing_judge_leaves_state_and_checkpoint(tmp_path, launch, outside_judge):
     flags = tiny_flags(
         tmp_path, llm_judge_model="hosted_vllm/words", llm_judge_timeout=5, total_episodes=16 * 40, local_eval_every=-1
     )

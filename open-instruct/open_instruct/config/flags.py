@@ -1,6 +1,6 @@
 """The flags of a run, a dataclass for each group of `--help`; names and meanings are Open Instruct's.
 
-A field's `help` is what the user reads, and what the table in docs/flags.md says (a test compares them).
+A field's `help` is what the user reads, and what stands in the table of docs/flags.md (a test compares them).
 What cannot work together is refused by `open_instruct.config.rules`.
 """
 
@@ -111,7 +111,7 @@ class RewardConfigFlags:
 
     _argument_group_name = "reward and judge"
 
-    apply_verifiable_reward: bool = flag(True, "the rows' verifiers are asked")
+    apply_verifiable_reward: bool = flag(True, "the rows' verifiers give rewards")
     verification_reward: float = flag(10.0, "what a score of 1 is worth")
     remap_verifier: str | None = flag(None, "old=new: use another verifier for a tag")
     verifier_weights: list[str] = flag([], "NAME=WEIGHT for verifiers of rows that name several; others weigh 1")

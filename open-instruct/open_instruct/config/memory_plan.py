@@ -139,7 +139,7 @@ def describe_one_gpu(
 
 
 def one_gpu_report(args: Any, *, own_judge: bool, gpu_bytes: int | None, download: bool) -> str:
-    """`describe_one_gpu` of the models that the flags name; says so where a config.json is not at hand."""
+    """`describe_one_gpu` of the models that the flags name; a sentence where a config.json is not at hand."""
     from transformers import AutoConfig
 
     def shape(model: str, revision: str | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from open_instruct.config.resource_plan import ENGINE, JUDGE, LEARNER, Bundle, G
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a group that does not come free is given up. The plan has been found to fit the cluster by then,
+#: Seconds until a group that does not come free is given up. The plan is known to fit the cluster by then,
 #: so another job holds what is missing.
 PATIENCE_S = 300.0
 
@@ -48,7 +48,7 @@ class Placement:
         )
 
     def release(self) -> None:
-        """Give the places back; to be called when the actors are gone."""
+        """Give the places back; to be called when the actors have ended."""
         import ray
 
         for group in self.groups:
@@ -81,8 +81,8 @@ def _reserve_one_gpu(
     """One bundle for all, since shares of a GPU in different bundles may be of different GPUs."""
     handle = _placement_group([{"CPU": plan.ray_cpus, "GPU": 1}], "PACK", placement)
     _await(handle, patience, f"No node had a whole GPU and {plan.ray_cpus} CPU slots free after {patience:.0f} s.")
-    for name, found in strategies.items():
-        found += [_strategy(handle, 0) for part in plan.parts if part.name == name for _ in range(part.count)]
+    for name, of_part in strategies.items():
+        of_part += [_strategy(handle, 0) for part in plan.parts if part.name == name for _ in range(part.count)]
 
 
 def _placement_group(bundles: list[dict[str, float]], strategy: str, placement: Placement) -> Any:
@@ -107,8 +107,8 @@ def _await(handle: Any, patience: float, sentence: str) -> None:
         return
     logger.info("waiting up to %.0f s for places that others hold", patience)
     if not handle.wait(max(patience - first, 0.0)):
-        there = ray.available_resources()
-        free = ", ".join(f"{there[name]:g} {name}" for name in ("GPU", "CPU") if there.get(name)) or "nothing"
+        available = ray.available_resources()
+        free = ", ".join(f"{available[name]:g} {name}" for name in ("GPU", "CPU") if available.get(name)) or "nothing"
         raise FlagError(f"{sentence} Free on the whole cluster: {free}. `ray status` shows who holds what.")
 
 

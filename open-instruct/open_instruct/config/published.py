@@ -99,10 +99,10 @@ IMPLIED: dict[str, Any] = {
 REASONS: dict[str, str] = {
     "exp_name": "a name, nothing else",
     "output_dir": "a folder of this machine",
-    "dataset_mixer_list": "the rows that were asked for (DATASETS, or the twin's tagging)",
+    "dataset_mixer_list": "the rows that were given (DATASETS, or the twin's tagging)",
     "dataset_mixer_eval_list": "rows of the training set, as published",
-    "model_name_or_path": "the policy that was asked for (MODEL_NAME_OR_PATH)",
-    "llm_judge_model": "the judge that was asked for (JUDGE_MODEL)",
+    "model_name_or_path": "the policy that was given (MODEL_NAME_OR_PATH)",
+    "llm_judge_model": "the judge that was given (JUDGE_MODEL)",
     "with_tracking": "needs an account: --with_tracking True, or WANDB_MODE=offline",
     "fused_optimizer": "the same arithmetic in one kernel",
     "save_traces": "every rollout can be looked at; costs disk alone",
@@ -120,9 +120,9 @@ REASONS: dict[str, str] = {
 #: Differences in what the code does, which no flag brings back.
 BEHAVIOUR: tuple[str, ...] = (
     "The instruction to be recovered is the whole last user turn, not the last line that starts with `user`.",
-    "A failed judgement is a missing value, counted and left out of its group; there it was a reward of 0.",
-    "A response cut off in its thoughts is not shown to the judge; there it was, and its score moved the group.",
-    "Replies of the judge are read as JSON wherever it stands; there a fenced or indented reply lost its score.",
+    "A failed judgement is a missing value, counted and left out of its group; published: a reward of 0.",
+    "A response cut off in its thoughts is not shown to the judge; published: it is, and moves the group.",
+    "Replies of the judge are read as JSON wherever it stands; published: a fenced or indented reply loses its score.",
     "The judge's prompts are our own; --llm_judge_prompts FOLDER takes the published ones.",
     "Evaluation is one sample a prompt under the training temperature; batches are taken in data order.",
 )
@@ -147,11 +147,11 @@ def differences(args: Args) -> Iterator[Difference]:
 
 
 def describe(args: Args) -> str:
-    """The comparison as text: a count, a row for each difference with its reason, and what no flag says."""
-    found = list(differences(args))
-    same = len(SCRIPT) + len(IMPLIED) - len(found)
+    """The comparison as text: a count, a row for each difference with its reason, and differences without a flag."""
+    changed = list(differences(args))
+    same = len(SCRIPT) + len(IMPLIED) - len(changed)
     rows = [("flag", "published", "here", "why")]
-    rows += [(one.name, _told(one.published), _told(one.ours), one.reason) for one in found]
+    rows += [(one.name, _text(one.published), _text(one.ours), one.reason) for one in changed]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     table = (
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
@@ -159,15 +159,15 @@ def describe(args: Args) -> str:
     return "\n".join(
         [
             f"Compared with the published script (yikee/FLIP 1f1c235): {len(SCRIPT)} flags and {len(IMPLIED)} defaults "
-            f"that it relies on, {same} as published, {len(found)} not:",
+            f"that it relies on, {same} as published, {len(changed)} not:",
             *(f"  {line}" for line in table),
-            "What no flag says:",
+            "Differences that no flag stands for:",
             *(f"  {line}" for line in BEHAVIOUR),
         ]
     )
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "-"
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""What a run needs of the cluster, where it goes, and what is missing: said in words.
+"""What a run needs of the cluster, where it goes, and what is missing, in words.
 
 Pure arithmetic; nothing here asks Ray or CUDA. The trainer makes the plan from its flags, prints
 `describe()`, and compares it with `shortfall(ray.cluster_resources())` before it starts an actor,
@@ -91,14 +91,14 @@ class ResourcePlan:
         Learners of different bundles go to different nodes (STRICT_SPREAD), engines and judges are spread
         as well as may be.
         """
-        found = []
+        groups = []
         for part in self.parts:
             bundles = tuple(bundle for bundle in self.bundles if bundle.part == part)
             if bundles:
                 apart = part.name == LEARNER and len(bundles) > 1
                 strategy = "STRICT_SPREAD" if apart else "PACK" if part.name == LEARNER else "SPREAD"
-                found.append(Group(part.name, bundles, strategy))
-        return tuple(sorted(found, key=lambda g: (g.name != LEARNER, -g.bundles[0].size)))
+                groups.append(Group(part.name, bundles, strategy))
+        return tuple(sorted(groups, key=lambda g: (g.name != LEARNER, -g.bundles[0].size)))
 
     @property
     def ray_cpus(self) -> int:
@@ -143,13 +143,13 @@ class ResourcePlan:
         gpus = int(available.get("GPU", 0))
         if self.use_gpu and gpus < self.gpus:
             missing.append(
-                f"{_count(self.gpus, 'GPU')} needed ({self._gpu_sum()}), {gpus or 'none'} there: "
+                f"{_count(self.gpus, 'GPU')} needed ({self._gpu_sum()}), {gpus or 'none'} available: "
                 f"{self._gpu_advice(gpus)}."
             )
         cpus = int(available.get("CPU", self.ray_cpus))
         if cpus < self.ray_cpus:
             missing.append(
-                f"{_count(self.ray_cpus, 'CPU slot')} needed, {cpus} there: start Ray with --num-cpus "
+                f"{_count(self.ray_cpus, 'CPU slot')} needed, {cpus} available: start Ray with --num-cpus "
                 f"{self.ray_cpus} (slots, not cores), or lower --vllm_num_engines."
             )
         if not missing and "nodes" in available:
@@ -254,7 +254,7 @@ class ResourcePlan:
         if part.name == LEARNER and len(bundles) > len(nodes):
             return (
                 f"--num_learners_per_node names {len(bundles)} nodes, the cluster has {len(nodes)}: give the learners "
-                f"of each node that is there, such as --num_learners_per_node {part.count}, or add nodes."
+                f"of each node that exists, such as --num_learners_per_node {part.count}, or add nodes."
             )
         flag = part.flag
         if self.use_gpu and part.name != LEARNER and bundle.size > 1:
@@ -283,7 +283,7 @@ def make_plan(
     """The plan for these flags. `judge_engines` is 0 where the judge is served outside the run.
 
     A run of recorded rollouts alone (`generates=False`) has no policy engines.
-    In `single_gpu_mode` the engines take the shares that vLLM is told to take, and the learner the rest.
+    In `single_gpu_mode` the engines take the shares that are given to vLLM, and the learner the rest.
     """
     shared = single_gpu_mode and use_gpu
     judge_share = judge_engines * judge_gpu_memory_utilization
@@ -336,15 +336,15 @@ def make_plan(
 
 def _bundles(num_learners_per_node: Sequence[int], parts: Sequence[Part], use_gpu: bool) -> tuple[Bundle, ...]:
     """A bundle for the learners of each node, and one for each engine."""
-    unit, found, first = "GPU" if use_gpu else "CPU", [], 0
+    unit, bundles, first = "GPU" if use_gpu else "CPU", [], 0
     learner, *engines = parts
     for count in filter(None, num_learners_per_node):
-        found.append(Bundle(learner, range(first, first + count), count * (1 if use_gpu else learner.cpus), unit))
+        bundles.append(Bundle(learner, range(first, first + count), count * (1 if use_gpu else learner.cpus), unit))
         first += count
     for part in engines:
         size = int(part.gpus) if use_gpu else part.cpus
-        found += [Bundle(part, range(i, i + 1), size, unit) for i in range(part.count)]
-    return tuple(found)
+        bundles += [Bundle(part, range(i, i + 1), size, unit) for i in range(part.count)]
+    return tuple(bundles)
 
 
 def _conflicts(
@@ -356,23 +356,23 @@ def _conflicts(
     learner_share: float,
 ) -> list[str]:
     """Flags that contradict each other, whatever the cluster has."""
-    found = []
+    conflicts = []
     if learners < 1:
-        found.append("There is no learner: raise --num_learners_per_node to 1 or more.")
+        conflicts.append("There is no learner: raise --num_learners_per_node to 1 or more.")
     if engines is not None and engines < 1:
-        found.append("There is no policy engine: raise --vllm_num_engines to 1 or more.")
+        conflicts.append("There is no policy engine: raise --vllm_num_engines to 1 or more.")
     for flag, size in tensor_parallel.items():
         if size > 1 and (shared or not use_gpu):
-            found.append(f"{flag} {size} needs {size} GPUs for each engine: set it to 1.")
+            conflicts.append(f"{flag} {size} needs {size} GPUs for each engine: set it to 1.")
     if shared and learners > 1:
-        found.append(f"--single_gpu_mode has room for one learner, not {learners}: set --num_learners_per_node 1.")
+        conflicts.append(f"--single_gpu_mode has room for one learner, not {learners}: set --num_learners_per_node 1.")
     if shared and learner_share < LEAST_LEARNER_SHARE:
-        found.append(
+        conflicts.append(
             f"--single_gpu_mode: the engines leave {max(learner_share, 0.0):.0%} of the GPU to the learner; it needs "
             f"{LEAST_LEARNER_SHARE:.0%} or more: lower --vllm_gpu_memory_utilization or "
             "--llm_judge_gpu_memory_utilization."
         )
-    return found
+    return conflicts
 
 
 def _count(number: int, what: str) -> str:

@@ -37,7 +37,7 @@ def rlvr_tokenize_v1(row: Row, tokenizer: PreTrainedTokenizerBase, max_prompt_to
     """Adds `input_ids_prompt` (the chat template's tokens, up to the policy's turn) and `prompt`.
 
     `prompt` is every turn as `role: content`, a line each: what verifiers get as `query`. It is for
-    reading; where a turn ends cannot be told from it, so nothing is parsed back out of it.
+    reading; where a turn ends cannot be seen in it, so nothing is parsed back out of it.
     """
     from jinja2 import TemplateError
 

@@ -36,9 +36,9 @@ class Sample:
 
 @dataclass
 class ScoredSample:
-    """A sample with what the verifiers said of it; `reward` is None where a score is missing.
+    """A sample with its verifiers' results; `reward` is None where a score is missing.
 
-    `score` is the mean of the verifiers' own scores, 0 to 1, None where one is missing or none was asked;
+    `score` is the mean of the verifiers' own scores, 0 to 1, None where one is missing or the row has no verifier;
     `format_reward` and `overlong` are those parts of the reward, None where they are off.
     `judge_start` is a time of the data preparation actor's clock, as is `Group.generation_start`.
     """

@@ -18,7 +18,7 @@ class EngineLost(RuntimeError):
 
 def lost_for_good(index: int, why: str, error: BaseException) -> EngineLost:
     """The error for engine `index`, which died of `error` and is not started again; `why` is a clause."""
-    return EngineLost(f"Policy engine {index} died, and {why}. It said: {summary(error)}")
+    return EngineLost(f"Policy engine {index} died, and {why}. The error: {summary(error)}")
 
 
 def engine_gone() -> tuple[type[Exception], ...]:

@@ -217,7 +217,7 @@ class PolicyTrainerRayProcess:
         }
 
     def _log_before_updates(self, mini_batches: list[list[MicroBatch]]) -> None:
-        """The reference's log-probabilities, and the old policy's: what it thought before this step's updates.
+        """The log-probabilities of the reference, and of the old policy: the policy before this step's updates.
 
         The first mini-batch needs no pass of its own: nothing is updated before it is seen.
         """

@@ -86,8 +86,8 @@ class Learners:
         """False where one is stuck, as in a broadcast to an engine that is gone; what was called then never ends."""
         import ray
 
-        asked = [actor.whereabouts.remote() for actor in self.actors]
-        return len(ray.wait(asked, num_returns=len(asked), timeout=patience)[0]) == len(asked)
+        answers = [actor.whereabouts.remote() for actor in self.actors]
+        return len(ray.wait(answers, num_returns=len(answers), timeout=patience)[0]) == len(answers)
 
     def _fail(self, method: str, calls: list[Any]) -> None:
         import ray

@@ -172,7 +172,7 @@ def segment_mean(values: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
 
 
 class RhoCorrection(NamedTuple):
-    """What `rho_correction` found, each (N,): weights of the tokens' losses, and why they are not rho."""
+    """What `rho_correction` returns, each (N,): weights of the tokens' losses, and why they are not rho."""
 
     weights: torch.Tensor
     dropped_low: torch.Tensor

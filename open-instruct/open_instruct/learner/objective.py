@@ -137,7 +137,7 @@ def micro_batch_loss(
 def _rho(args: Args, micro: MicroBatch, old: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     from open_instruct.learner.grpo import rho_correction
 
-    found = rho_correction(
+    correction = rho_correction(
         old,
         micro.sampler_logprobs,
         micro.advantages,
@@ -149,12 +149,12 @@ def _rho(args: Args, micro: MicroBatch, old: torch.Tensor) -> tuple[torch.Tensor
         sequence_level=args.rho_mask_sequence_level,
         tv_divergence=args.rho_mask_tv_divergence,
     )
-    return found.weights, {
-        "val/rho_weight": found.weights,
-        "val/rho_clipfrac": found.clamped,
-        "val/rho_drop_frac": found.dropped_low | found.dropped_high,
-        "val/rho_drop_low_frac": found.dropped_low,
-        "val/rho_drop_high_frac": found.dropped_high,
+    return correction.weights, {
+        "val/rho_weight": correction.weights,
+        "val/rho_clipfrac": correction.clamped,
+        "val/rho_drop_frac": correction.dropped_low | correction.dropped_high,
+        "val/rho_drop_low_frac": correction.dropped_low,
+        "val/rho_drop_high_frac": correction.dropped_high,
     }
 
 

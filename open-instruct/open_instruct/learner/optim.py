@@ -9,7 +9,7 @@ from open_instruct.engines.weights.gather import full_shape
 
 
 def deepspeed_config(args: Args, *, dtype: str, on_cpu: bool = False) -> dict[str, Any]:
-    """What DeepSpeed is told. Accumulation boundaries are set by hand: a step's number of packs varies.
+    """DeepSpeed's configuration. Accumulation boundaries are set by hand: a step's number of packs varies.
 
     In bfloat16, stage 1 takes the place of stage 0: the latter can only sum the gradients of a step's packs in
     bfloat16, where their small parts are lost, and counts Adam's steps from 1.

@@ -38,9 +38,9 @@ class JudgeCounters:
             return {}
         since = Counter({name: totals[name] - self._before[name] for name in totals})
         self._before = totals
-        found: dict[str, float | None] = {metric: float(since[name]) for metric, name in COUNTERS.items()}
-        found["judge/errors"] = float(sum(n for name, n in since.items() if name.startswith("error_")))
-        return found | latencies(groups)
+        metrics: dict[str, float | None] = {metric: float(since[name]) for metric, name in COUNTERS.items()}
+        metrics["judge/errors"] = float(sum(n for name, n in since.items() if name.startswith("error_")))
+        return metrics | latencies(groups)
 
     def _totals(self) -> Counter[str]:
         totals: Counter[str] = Counter()

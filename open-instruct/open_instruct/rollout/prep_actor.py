@@ -236,7 +236,7 @@ class DataPreparationActor:
 def initial_state(args: Args, resume_step: int | None, state: dict[str, Any] | None) -> dict[str, Any]:
     """What `DataPreparationActor` starts from: `state`, or what follows from the number of steps alone.
 
-    Raises ValueError when the two disagree, or when the position cannot be told without a state.
+    Raises ValueError when the two disagree, or when the position is not known without a state.
     """
     step = resume_step or 0
     if state is not None:

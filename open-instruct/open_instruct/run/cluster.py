@@ -40,7 +40,7 @@ class Cluster:
     prep: Any = None
     placement: Placement = field(default_factory=Placement)
     engine_lost: Any = None  # a reference that fails when an engine is lost for good
-    restarts: dict[str, float] = field(default_factory=dict)  # that the user was told of
+    restarts: dict[str, float] = field(default_factory=dict)  # by metric, as last reported
 
     def get(self, references: list[Any]) -> list[Any]:
         """`ray.get` that raises as soon as one fails, or an engine is lost that the others would wait for."""
@@ -56,17 +56,17 @@ class Cluster:
     def metrics(self, of_engines: dict[str, float | None]) -> dict[str, float]:
         """How the judge's replicas are, for a step's line in the log; does not wait.
 
-        Says it, too, when one of them was started again, or, by the step's own metrics, a policy engine.
+        Warns when one of them was started again, or, by the step's own metrics (`of_engines`), a policy engine.
         """
         stats = {} if self.judge is None else self.judge.poll()
-        found = {"judge/replicas_up": stats["serving"], "judge/restarts": stats["restarts"]} if stats else {}
+        metrics = {"judge/replicas_up": stats["serving"], "judge/restarts": stats["restarts"]} if stats else {}
         for name in ("engine/restarts", "judge/restarts"):
-            now = (of_engines | found).get(name) or 0.0
+            now = (of_engines | metrics).get(name) or 0.0
             if now > self.restarts.get(name, 0.0):
                 what = "policy engines" if name.startswith("engine") else "judge servers"
                 logger.warning("%s: started again %d times so far", what, now)
             self.restarts[name] = now
-        return found
+        return metrics
 
     def stop(self, *, graceful: bool = True) -> None:
         """End engines, judge servers and Ray; whatever does not go by itself is killed.

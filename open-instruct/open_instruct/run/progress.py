@@ -10,7 +10,7 @@ from typing import Any
 from flip_plugin.files.jsonable import to_number
 
 _STAGES = {"gen": "generation", "judge": "judging", "train": "training", "sync": "weight_sync"}
-#: The time left is told from so many of the last steps: they are the likest to those to come.
+#: The time left is estimated from so many of the last steps: they are most like those to come.
 _RECENT = 20
 
 
@@ -71,14 +71,14 @@ def progress_line(step: int, total: int | None, metrics: Mapping[str, Any], seco
 
 def _scores(values: Mapping[str, float], prefix: str) -> list[str]:
     """`name value` for the scores under a prefix: the overall one, each verifier's, the constraints."""
-    found = [("reward", f"{prefix}scores")]
-    found += [
+    parts = [("reward", f"{prefix}scores")]
+    parts += [
         (key.removeprefix(prefix).removesuffix("_reward"), key)
         for key in sorted(values)
         if key.startswith(prefix) and key.endswith("_reward")
     ]
-    found.append(("constraints", f"{prefix}constraints_satisfied"))
-    return [f"{name} {values[key]:.2f}" for name, key in found if key in values]
+    parts.append(("constraints", f"{prefix}constraints_satisfied"))
+    return [f"{name} {values[key]:.2f}" for name, key in parts if key in values]
 
 
 def _seconds(value: float, digits: int = 1) -> str:

@@ -4,7 +4,7 @@ A state is ``STATES/step_<n>/``: the learners' files (`open_instruct.state.rank`
 size and CRC-32 of every file, the step, the run's flags and where the data side was. It is written as
 ``STATES/.step_<n>.partial-<id>/`` and renamed when everything is on disk, so a killed run leaves either the
 whole state or a folder that the next run clears away. A state that was damaged later (cut, lost or changed
-files) is found by its manifest, moved to ``STATES/damaged/``, and the one before it is taken.
+files) is recognised by its manifest, moved to ``STATES/damaged/``, and the one before it is taken.
 
 The learners of all machines write into the same folder: STATES must lie on a file system that they share.
 """
@@ -59,11 +59,11 @@ class State:
 
 def step_folders(folder: Path) -> dict[int, Path]:
     """The ``step_<n>`` folders in `folder` by step, oldest first; {} where `folder` is not there."""
-    found = {}
+    folders = {}
     for path in folder.iterdir() if folder.is_dir() else []:
         if (match := _STEP_FOLDER.fullmatch(path.name)) and path.is_dir():
-            found[int(match[1])] = path
-    return dict(sorted(found.items()))
+            folders[int(match[1])] = path
+    return dict(sorted(folders.items()))
 
 
 def keep_newest(folder: Path, keep: int) -> None:
@@ -82,9 +82,9 @@ def drop_newer(folder: Path, step: int) -> None:
 
 def _remove(path: Path) -> None:
     """By way of a rename: half a removed folder must not look like a damaged one."""
-    gone = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
-    path.rename(gone)
-    shutil.rmtree(gone)
+    renamed = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    path.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 def begin_state(states: Path, step: int) -> Path:
@@ -152,7 +152,7 @@ def is_finished(states: Path, step: int) -> bool:
 def newest_whole_state(states: Path) -> State | None:
     """The newest state whose files are all there and as they were written; None where there is none.
 
-    Damaged ones are told in the log and moved to ``damaged/``. Raises `NewerState`.
+    Damaged ones are reported in the log and moved to ``damaged/``. Raises `NewerState`.
     """
     for step, folder in reversed(step_folders(states).items()):
         try:

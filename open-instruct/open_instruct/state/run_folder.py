@@ -210,11 +210,11 @@ def resumable_state(args: Args, fingerprint: str) -> State | None:
     ):
         return None
     changed = changed_flags(state.manifest.get("flags", {}), args)
-    told = [f"--{name} was {before}, is {now}" for name, (before, now) in changed.items() if name not in MAY_CHANGE]
+    reasons = [f"--{name} was {before}, is {now}" for name, (before, now) in changed.items() if name not in MAY_CHANGE]
     if state.manifest.get("rows_sha256") not in (None, fingerprint):
-        told.append("the rows of --dataset_mixer_list are others")
-    if told:
-        logger.warning("not continuing the run in %s after step %d: %s", states, state.step, ", ".join(told))
+        reasons.append("the rows of --dataset_mixer_list are others")
+    if reasons:
+        logger.warning("not continuing the run in %s after step %d: %s", states, state.step, ", ".join(reasons))
         return None
     return state
 

@@ -31,13 +31,13 @@ def said(capsys, argv):
     return capsys.readouterr().err
 
 
-def test_the_published_script_has_52_flags_and_each_is_honoured_or_refused():
+def test_each_published_flag_is_honoured_or_refused():
     assert len(published.SCRIPT) == 52
     assert not [name for name in published.SCRIPT if (name in KNOWN) == (name in REFUSED)]
     assert not KNOWN & REFUSED.keys()
 
 
-def test_the_published_command_parses_once_the_private_services_are_left_out():
+def test_the_published_command_parses_without_private_services():
     values = {name: value for name, value in published.SCRIPT.items() if name not in REFUSED}
     args = parse_args([word for name, value in values.items() for word in words(name, value)])
     assert {name: getattr(args, name) for name in values} == values

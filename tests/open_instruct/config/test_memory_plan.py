@@ -80,7 +80,7 @@ def learner(**changes):
     return learner_memory(QWEN3_1_7B, **(options | changes))
 
 
-def test_a_learner_holds_sixteen_bytes_a_parameter_and_zero_splits_them():
+def test_zero_splits_a_learners_16_bytes_a_parameter():
     count = parameter_count(QWEN3_1_7B)
     alone = learner()
     assert alone.weights + alone.gradients + alone.optimizer == 16 * count

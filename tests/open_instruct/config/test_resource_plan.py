@@ -35,7 +35,7 @@ def test_a_plan_that_fits_lacks_nothing():
 
 def test_missing_gpus_are_said_with_the_flag_to_lower():
     [sentence] = plan(**PAPER).shortfall({"GPU": 16, "CPU": 300})
-    assert "24 GPUs needed" in sentence and "16 there" in sentence
+    assert "24 GPUs needed" in sentence and "16 available" in sentence
     assert "8 x 1 GPU for the learner + 16 x 1 GPU for the policy engine" in sentence
     assert "lower --vllm_num_engines (now 16)" in sentence
 
@@ -79,12 +79,12 @@ def test_contradictions_are_found_whatever_the_cluster_has(changes, words):
     assert any(words in sentence for sentence in plan(**changes).shortfall({"GPU": 99, "CPU": 999}))
 
 
-def test_a_laptop_is_never_short_of_gpus_and_its_slots_are_declared():
+def test_a_laptop_is_never_short_of_gpus():
     laptop = plan(use_gpu=False, single_gpu_mode=True)
     assert laptop.gpus == 0 and laptop.ray_cpus == 4
     assert laptop.shortfall({"CPU": laptop.ray_cpus}) == []
     [sentence] = laptop.shortfall({"CPU": 2})
-    assert "4 CPU slots needed, 2 there" in sentence and "--num-cpus 4" in sentence
+    assert "4 CPU slots needed, 2 available" in sentence and "--num-cpus 4" in sentence
 
 
 def test_the_table_says_what_runs_where():
@@ -116,7 +116,7 @@ def test_on_cpus_the_same_groups_are_of_slots():
     assert bundles(learners) == [{"CPU": 2}, {"CPU": 1}] and learners.strategy == "STRICT_SPREAD"
 
 
-def test_large_bundles_are_reserved_before_small_ones_but_after_the_learners():
+def test_learners_are_reserved_first_then_large_bundles():
     groups = plan(judge_tensor_parallel_size=4, vllm_tensor_parallel_size=2).groups()
     assert [group.name for group in groups] == ["learner", "judge engine", "policy engine"]
 

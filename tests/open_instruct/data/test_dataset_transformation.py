@@ -104,7 +104,7 @@ def test_sets_that_differ_in_details_are_joined(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
-def test_a_row_of_a_folder_is_named_by_its_file_and_its_number_there(suffix, tmp_path):
+def test_a_folders_row_is_named_by_file_and_number(suffix, tmp_path):
     from datasets import Dataset
 
     folder = tmp_path / "rows"

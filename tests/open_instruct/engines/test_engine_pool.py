@@ -120,7 +120,7 @@ async def test_requests_go_to_the_engine_with_least_in_flight():
     assert sorted(await asyncio.gather(*asked)) == ["0.0", "0.0", "1.0", "1.0"]
 
 
-async def test_what_a_dead_engine_was_asked_is_asked_of_another():
+async def test_a_dead_engines_requests_go_to_another():
     pool, engines, maker = pool_of(2)
     engines[0].release.clear()
     asked = [asyncio.ensure_future(pool.generate([i], FOUR)) for i in range(3)]
@@ -132,7 +132,7 @@ async def test_what_a_dead_engine_was_asked_is_asked_of_another():
     assert pool.stats() == {"engine/up": 2.0, "engine/restarts": 1.0}
 
 
-async def test_the_only_engine_is_waited_for_and_has_the_newest_weights_first():
+async def test_a_new_engine_has_the_newest_weights_first():
     pool, engines, maker = pool_of(1)
     await send(pool, 7)
     assert engines[0].loaded == [7]
@@ -141,7 +141,7 @@ async def test_the_only_engine_is_waited_for_and_has_the_newest_weights_first():
     assert maker.made[0].loaded == [7]
 
 
-async def test_weights_that_are_sent_during_a_restart_arrive_before_any_request():
+async def test_weights_sent_during_a_restart_precede_requests():
     pool, engines, maker = pool_of(1, Maker(hold=True))
     await send(pool, 1)
     engines[0].die()
@@ -210,7 +210,7 @@ async def test_an_engine_that_came_up_during_an_update_gets_it():
     assert engines[1].loaded == [4] and maker.made[0].loaded == [4], "each of them once"
 
 
-async def test_a_death_is_noticed_while_nobody_asks():
+async def test_a_death_is_noticed_without_a_request():
     pool, _, maker = pool_of(1)
     watch = asyncio.ensure_future(pool.wait_until_lost())
     for life in range(2):
@@ -224,7 +224,7 @@ async def test_a_death_is_noticed_while_nobody_asks():
     watch.cancel()
 
 
-async def test_with_nccl_a_death_during_a_transfer_is_told_at_once():
+async def test_with_nccl_a_death_ends_the_run_at_once():
     pool, engines, _ = pool_of(2, no_restart=NO_RESTART_WITH_NCCL)
     watch = asyncio.ensure_future(pool.wait_until_lost())
     await asyncio.sleep(0.01)

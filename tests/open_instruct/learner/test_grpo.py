@@ -65,7 +65,7 @@ def test_a_missing_reward_moves_none_of_its_siblings(normalization, rewards, dat
 @pytest.mark.parametrize("normalization", ADVANTAGE_TYPES)
 @given(rewards=REWARDS, shift=st.floats(-5, 5), data=st.data())
 @settings(deadline=None, max_examples=40)
-def test_advantages_sum_to_zero_follow_a_permutation_and_ignore_a_shift(normalization, rewards, shift, data):
+def test_advantages_sum_to_zero_and_ignore_order_and_shift(normalization, rewards, shift, data):
     advantages = group_advantages(rewards, normalization)
     if normalization != "standard":  # which may divide rounding errors by 1e-8
         assert abs(advantages.sum()) < 1e-9
@@ -146,7 +146,7 @@ def test_kl_differences_are_clamped():
 
 
 @pytest.mark.parametrize("estimator", [0, 1, 2, 3])
-def test_gradients_of_the_kl_estimators_against_finite_differences(estimator):
+def test_kl_gradients_against_finite_differences(estimator):
     torch.manual_seed(1)
     old, reference = torch.randn(5, dtype=torch.double), torch.randn(5, dtype=torch.double)
     now = (old + 0.1).requires_grad_()
@@ -180,7 +180,7 @@ def test_clipped_loss_by_hand(loss_fn, ratio, advantage, loss, clipped):
     assert binding.item() is clipped
 
 
-def test_gspo_takes_the_geometric_mean_of_the_ratio_over_each_response():
+def test_gspos_ratio_is_a_responses_geometric_mean():
     old = torch.zeros(5)
     now = torch.log(torch.tensor([2.0, 0.5, 1.1, 2.0, 0.9]))  # responses: (2, 1.1), (0.5, 2), (0.9)
     segments = torch.tensor([0, 1, 0, 1, 2])
@@ -190,7 +190,7 @@ def test_gspo_takes_the_geometric_mean_of_the_ratio_over_each_response():
     assert binding.tolist() == [True, False, True, False, False]
 
 
-def test_gspo_with_the_sequence_denominator_is_the_objective_of_the_paper():
+def test_gspo_with_sequence_denominator_is_the_papers():
     """mean over responses of min(s A, clip(s) A), and its gradient A s / tokens for each token."""
     now = double(0.1, -0.3, 0.05, 0.2, 0.1).requires_grad_()
     segments = torch.tensor([0, 0, 0, 1, 1])
@@ -215,7 +215,7 @@ def test_cispo_by_hand_keeps_a_gradient_where_dapo_has_none():
 
 
 @pytest.mark.parametrize("loss_fn", ["dapo", "gspo"])
-def test_gradients_of_the_clipped_losses_against_finite_differences(loss_fn):
+def test_loss_gradients_against_finite_differences(loss_fn):
     torch.manual_seed(0)
     old, advantages = torch.randn(8, dtype=torch.double), torch.randn(8, dtype=torch.double)
     segments = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
@@ -284,7 +284,7 @@ def rho(old, sampler, advantages=None, segments=None, **options):
     return rho_correction(old, sampler, advantages, segments, **(NO_BOUNDS | options))
 
 
-def test_rho_is_truncated_from_above_and_below_and_carries_no_gradient():
+def test_rho_is_clamped_on_both_sides_without_gradient():
     now = torch.tensor([-1.0, -1.0, -1.0], requires_grad=True)
     bounds = NO_BOUNDS | {"clamp_lower": 0.5, "clamp_upper": 2.0}
     found = rho_correction(now, torch.tensor([-3.0, -0.5, 1.0]), torch.ones(3), one_response(3), **bounds)
@@ -300,7 +300,7 @@ def test_without_bounds_the_weight_is_rho_within_e_to_the_ten():
     assert not found.clamped.any()
 
 
-def test_icepop_drops_tokens_outside_its_band_and_the_clamp_holds_for_the_rest():
+def test_icepop_masks_outside_its_band_and_clamps_the_rest():
     options = {"mask_lower": 0.5, "mask_upper": 5.0, "clamp_upper": 2.0}
     found = rho(np.log([0.4, 0.6, 3.0, 6.0]).tolist(), [0.0] * 4, **options)
     torch.testing.assert_close(found.weights, torch.tensor([0.0, 0.6, 2.0, 0.0]))
@@ -308,7 +308,7 @@ def test_icepop_drops_tokens_outside_its_band_and_the_clamp_holds_for_the_rest()
     assert found.dropped_high.tolist() == [False, False, False, True]
 
 
-def test_at_sequence_level_rho_is_a_geometric_mean_for_mask_and_clamp():
+def test_rho_of_a_sequence_is_a_geometric_mean():
     old = np.log([4.0, 1.0, 9.0, 9.0, 0.3]).tolist()  # means: 2, 9, 0.3
     options = {"sequence_level": True, "clamp_upper": 1.5, "mask_upper": 5.0, "mask_lower": 0.5}
     found = rho(old, [0.0] * 5, segments=[0, 0, 1, 1, 2], **options)
@@ -328,7 +328,7 @@ def test_the_divergence_mask_spares_tokens_that_would_lower_it():
     torch.testing.assert_close(found.weights, torch.tensor([0.0, 0.5, 1.5, 0.0, 1.1]))
 
 
-def test_the_divergence_mask_looks_at_tokens_where_rho_is_that_of_the_response():
+def test_divergence_mask_uses_tokens_with_rho_of_sequences():
     # The geometric mean is 1, but the tokens differ: the mask must see it.
     options = {"tv_divergence": True, "sequence_level": True, "mask_upper": 0.6}
     found = rho(np.log([2.0, 0.5]).tolist(), [0.0, 0.0], **options)

@@ -78,7 +78,7 @@ def test_results_by_rank(learners):
 
 
 @pytest.mark.parametrize("how", ["die", "torn"])
-def test_the_one_that_died_is_named_and_not_the_one_that_noticed(learners, tmp_path, how):
+def test_the_one_that_died_is_named_not_who_noticed(learners, tmp_path, how):
     start = time.monotonic()
     with pytest.raises(LearnerFailure) as failed:
         learners.call("work", 1, how)

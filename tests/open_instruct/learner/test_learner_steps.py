@@ -45,7 +45,7 @@ def test_an_optimiser_step_for_each_mini_batch_and_epoch(mini_batches, epochs):
     assert (metrics["val/ratio_squared_deviation"] == 0.0) is alone, "from the second update on, the policy has moved"
 
 
-def test_old_log_probabilities_are_those_before_the_first_update():
+def test_old_logprobs_are_those_before_the_first_update():
     """Two mini-batches in one step, against the same two by hand with the old policy kept aside."""
     args = make_args(num_mini_batches=2, loss_fn="gspo", loss_denominator="sequence")
     learner, untouched = make_learner(args), make_learner(args)
@@ -85,7 +85,7 @@ def test_gradient_checkpointing_and_chunks_change_nothing():
         torch.testing.assert_close(dict(saving.model.named_parameters())[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_the_reference_moves_towards_the_policy_every_so_many_steps():
+def test_the_reference_moves_every_so_many_steps():
     learner = make_learner(make_args(beta=0.05, ref_policy_update_freq=2, alpha=0.6))
     reference = dict(learner.reference._copy.model.named_parameters())
     initial = {name: p.clone() for name, p in reference.items()}
@@ -110,7 +110,7 @@ def test_without_beta_there_is_no_reference():
 LORA = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}
 
 
-def test_a_step_with_lora_changes_adapters_alone_and_the_engines_get_merged_weights():
+def test_lora_trains_adapters_and_sends_merged_weights():
     learner = make_learner(make_args(**LORA, beta=0.05))
     before = parameters(learner)
     flat = FlatWeights(learner.model, torch.float32)
@@ -203,7 +203,7 @@ def test_schedules():
     assert rates(lr_scheduler_type="linear", num_mini_batches=3, num_epochs=2)[6] == pytest.approx(0.9)
 
 
-def test_weight_decay_leaves_biases_and_norms_alone_where_told_to():
+def test_weight_decay_can_leave_out_biases_and_norms():
     layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
     layer[0].weight.requires_grad_(False)
     assert [len(g["params"]) for g in parameter_groups(layer, 0.1, decay_bias_and_norm=False)] == [3]

@@ -40,7 +40,7 @@ def gradients(head, hidden, loss):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [1, 4, 12])
-def test_values_entropies_and_gradients_are_those_of_the_plain_form(chunk, temperature, bias):
+def test_chunks_give_the_plain_forms_values_and_gradients(chunk, temperature, bias):
     head, hidden, tokens = problem(bias=bias)
     plain = torch.log_softmax(head(hidden) / temperature, -1)
     upstream = torch.randn(N, dtype=torch.double)
@@ -154,7 +154,7 @@ def model_gradients(model, logprobs):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_whole_model_in_chunks_and_with_gradient_checkpointing(tied):
+def test_a_whole_model_in_chunks_with_checkpointing(tied):
     model = tiny(Qwen3Config(**SIZES, tie_word_embeddings=tied)).train()
     batch = packed_batch()
     expected, _ = policy_logprobs(model, batch, 0.7)
@@ -168,7 +168,7 @@ def test_a_whole_model_in_chunks_and_with_gradient_checkpointing(tied):
             torch.testing.assert_close(gradient, wanted[name], msg=name)
 
 
-def test_models_that_cap_their_logits_go_through_their_own_forward():
+def test_models_that_cap_logits_use_their_own_forward():
     model = tiny(Gemma2Config(**SIZES, final_logit_softcapping=0.05, sliding_window=64)).eval()
     assert not head_is_linear(model)
     assert head_is_linear(tiny(Qwen3Config(**SIZES)))
@@ -183,7 +183,7 @@ def test_models_that_cap_their_logits_go_through_their_own_forward():
 
 
 @pytest.mark.parametrize(("sharded", "calls"), [(False, 4), (True, 1)])
-def test_a_sharded_head_with_an_adapter_is_called_once_on_every_rank(sharded, calls):
+def test_a_sharded_adapted_head_is_called_once_a_rank(sharded, calls):
     """Its weight is gathered by all ranks at each call, and these may have more tokens, or fewer, than this one."""
 
     class Adapted(torch.nn.Module):

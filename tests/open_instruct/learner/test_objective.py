@@ -93,7 +93,7 @@ def test_denominators_by_hand(denominator, weights):
     assert loss.item() == pytest.approx(-float(np.dot(weights, [1, 1, 1, -2])), rel=1e-6)
 
 
-def test_dropped_tokens_have_no_policy_loss_and_are_not_counted_as_clipped():
+def test_dropped_tokens_have_no_loss_and_are_not_clipped():
     _, observed = loss_of(by_hand(), rho_mask_lower_bound=0.7, rho_mask_upper_bound=2.0)
     # rho is 1, 0.61, 2.23, 0.90
     assert observed["val/rho_drop_low_frac"].tolist() == [False, True, False, False]
@@ -110,7 +110,7 @@ def test_the_sampler_as_old_policy():
     assert "val/rho_weight" not in observed
 
 
-def test_before_the_first_update_the_ratio_is_one_and_has_a_gradient():
+def test_before_an_update_the_ratio_is_1_with_a_gradient():
     loss, observed = loss_of(by_hand(old_logprobs=None))
     assert observed["val/ratio"].tolist() == [1.0] * 4
     assert loss.requires_grad
@@ -200,7 +200,7 @@ def test_gradients_of_the_whole_loss_against_finite_differences(loss_fn, denomin
     assert (values[0] - values[1]) / 2e-6 == pytest.approx(analytic, rel=1e-5)
 
 
-def test_micro_batches_number_responses_and_leave_out_what_no_token_was_sampled_in():
+def test_micro_batches_number_responses_with_tokens():
     (batch,) = pack_samples(make_samples(0), pack_length=48, num_learners=1, pad_token_id=0)
     cut = list(micro_batches(batch, 2, "cpu"))
     assert sum(m.num_responses for m in cut) == 8

@@ -66,7 +66,7 @@ def mini_batches(count, *, num, learners=2, seed=1, step=0):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 12), st.integers(1, 5), st.integers(1, 3))
-def test_mini_batches_share_the_samples_out_evenly_and_learners_agree(count, num, learners):
+def test_mini_batches_are_even_and_learners_agree(count, num, learners):
     batches = mini_batches(count, num=num, learners=learners)
     assert len(batches) == learners and all(len(of_rank) == num for of_rank in batches)
     found = [unpack([of_rank[i] for of_rank in batches]) for i in range(num)]

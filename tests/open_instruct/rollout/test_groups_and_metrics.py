@@ -36,7 +36,7 @@ def group(*samples):
     return Group(row, list(samples), 0.1, 0.1)
 
 
-def test_each_epoch_holds_every_row_once_and_depends_on_the_seed_alone():
+def test_an_epoch_holds_every_row_once_by_the_seed():
     order = PromptOrder(10, seed=3)
     first = [order[i] for i in range(10)]
     second = [order[i] for i in range(10, 20)]
@@ -66,7 +66,7 @@ def test_groups_that_teach_nothing_are_left_out_and_counted():
     assert len(training_samples(groups, Args(filter_zero_std_samples=False))[0]) == 4
 
 
-def test_masking_a_truncated_response_does_not_move_its_siblings():
+def test_masking_a_truncated_response_moves_no_sibling():
     groups = [group(scored(1.0), scored(3.0), scored(8.0, finish_reason="length"))]
     plain, _ = training_samples(groups, Args())
     masked, _ = training_samples(groups, Args(mask_truncated_completions=True))
@@ -91,7 +91,7 @@ def test_a_group_whose_responses_are_all_truncated_has_no_loss():
     assert training_samples(groups, Args(mask_truncated_completions=True))[0] == []
 
 
-def test_a_step_with_too_many_missing_rewards_is_given_up_in_the_judges_words():
+def test_too_many_missing_rewards_stop_in_the_judges_words():
     groups = [group(scored(1.0), scored(None, status="judge_error", error="connection refused"), scored(None))]
     check_invalid_share(groups, 0.7, "step 1")
     with pytest.raises(JudgeFailure, match="2 of 3 rewards of step 1") as failure:
@@ -172,7 +172,7 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_pass():
         assert pass_at_k(n, correct, k) == pytest.approx(passing / len(subsets))
 
 
-def test_pass_at_k_counts_failures_of_the_policy_and_leaves_failures_of_the_judge_out():
+def test_pass_at_k_leaves_out_failures_of_the_judge_alone():
     groups = [
         group(scored(10.0), scored(9.9), scored(None, status="truncated"), scored(None, status="not_stopped")),
         group(scored(0.0), scored(0.0), scored(0.0), scored(None, status="judge_error")),

@@ -122,7 +122,7 @@ class World:
 
 
 @pytest.mark.parametrize("async_steps", [0, 1, 3])
-async def test_steps_follow_the_order_of_prompts_and_the_limit_of_staleness(async_steps, tokenizer, tmp_path):
+async def test_steps_keep_prompt_order_and_staleness_limit(async_steps, tokenizer, tmp_path):
     world = World(make([TEACHES] * 10, tokenizer), tokenizer, tmp_path, async_steps=async_steps)
     steps = await world.steps(0, 8)
     order = PromptOrder(10, seed=5)
@@ -144,7 +144,7 @@ BUSY = {"active_sampling": True, "no_resampling_pass_rate": 0.1, "num_mini_batch
 
 
 @pytest.mark.parametrize("async_steps", [0, 2])
-async def test_active_sampling_fills_every_step_with_groups_that_teach(async_steps, tokenizer, tmp_path):
+async def test_active_sampling_fills_steps_with_groups_that_teach(async_steps, tokenizer, tmp_path):
     rows = make(KINDS, tokenizer)
     world = World(rows, tokenizer, tmp_path, async_steps=async_steps, active_sampling=True)
     steps = await world.steps(0, 6)
@@ -163,7 +163,7 @@ async def test_active_sampling_fills_every_step_with_groups_that_teach(async_ste
 
 
 @pytest.mark.parametrize("active", [True, False])
-async def test_which_prompts_a_step_holds_does_not_depend_on_who_answers_first(active, tokenizer, tmp_path):
+async def test_a_steps_prompts_do_not_depend_on_timing(active, tokenizer, tmp_path):
     found = []
     rows = make(
         [TEACHES, SOLVED] * 4, tokenizer
@@ -178,7 +178,7 @@ async def test_which_prompts_a_step_holds_does_not_depend_on_who_answers_first(a
 
 
 @pytest.mark.parametrize("flags", [{}, BUSY], ids=["plain", "busy"])
-async def test_a_continued_run_sees_the_prompts_that_it_would_have_seen(flags, tokenizer, tmp_path):
+async def test_a_continued_run_sees_the_prompts_it_would_have(flags, tokenizer, tmp_path):
     rows = make(KINDS, tokenizer)
     whole = World(rows, tokenizer, tmp_path / "whole", async_steps=2, **flags)
     await whole.steps(0, 3)
@@ -192,7 +192,7 @@ async def test_a_continued_run_sees_the_prompts_that_it_would_have_seen(flags, t
     assert await continued.actor.state() == await whole.actor.state()
 
 
-def test_without_a_state_the_position_follows_from_the_step_where_it_can():
+def test_without_a_state_the_step_gives_the_position():
     args = Args(num_unique_prompts_rollout=4)
     assert initial_state(args, 3, None)["prompts"] == {"position": 12, "drawn": 12, "excluded": {}}
     for flags in ({"active_sampling": True}, {"no_resampling_pass_rate": 0.9}):
@@ -232,7 +232,7 @@ class Outage:
         return VerificationResult(None, status="judge_error", details={"error": "connection refused"})
 
 
-async def test_a_judge_that_is_down_ends_the_run_and_is_not_asked_for_ever(tokenizer, tmp_path):
+async def test_a_judge_that_is_down_is_not_asked_for_ever(tokenizer, tmp_path):
     rows = make([TEACHES] * 8, tokenizer)
     world = World(rows, tokenizer, tmp_path, verifier=Outage(), active_sampling=True, async_steps=1)
     with pytest.raises(JudgeFailure, match="8 of 8 rewards of step 1 are missing") as failure:
@@ -266,7 +266,7 @@ async def test_a_missing_score_never_excludes_a_prompt(tokenizer, tmp_path):
     assert data.metrics["batch/no_resampled_prompts"] == 0
 
 
-async def test_when_all_prompts_are_solved_the_run_ends_with_a_sentence(tokenizer, tmp_path):
+async def test_a_run_whose_prompts_are_all_solved_ends(tokenizer, tmp_path):
     rows = make([SOLVED] * 6, tokenizer)
     world = World(rows, tokenizer, tmp_path, no_resampling_pass_rate=0.1, async_steps=0)
     with pytest.raises(NoPromptsLeft, match="all 6 prompts have reached --no_resampling_pass_rate"):
@@ -326,7 +326,7 @@ async def test_time_spent_waiting_is_measured_on_both_sides(tokenizer, tmp_path)
     assert waited > 0.02 and second.metrics["time/trainer_waiting_for_data"] < waited
 
 
-async def test_engines_do_not_sleep_under_an_evaluation_that_has_begun(tokenizer, tmp_path):
+async def test_engines_do_not_sleep_during_an_evaluation(tokenizer, tmp_path):
     flags = {"dataset_mixer_eval_list": ["rows", "1.0"]}
     world, events = World(make([TEACHES] * 4, tokenizer), tokenizer, tmp_path, **flags), []
 

@@ -87,7 +87,7 @@ def test_groups_come_back_exactly(recorded, step):
             assert one == other
 
 
-async def test_the_data_side_hands_out_the_same_batches_as_in_the_recorded_run(recorded):
+async def test_replayed_batches_are_those_of_the_recorded_run(recorded):
     """What the learners get is made of the recorded samples, bit for bit, without an engine or a judge."""
     engines = EngineSet(actors=[], maker=None)
     data_side = DataPreparationActor(recorded, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)

@@ -91,7 +91,7 @@ def test_a_step_worked_out_by_hand():
     generating.__exit__(None, None, None)
 
 
-def test_a_batch_that_lay_ready_waited_for_the_trainer_and_no_judging_is_no_share():
+def test_a_batch_that_lay_ready_waited_for_the_trainer():
     now = Clock()
     clock = StageClock(now)
     now.now = 30.0
@@ -177,7 +177,7 @@ def judged(score, seconds) -> ScoredSample:
     return ScoredSample(Sample([1], [0.0], "stop", 0), "x", score, score, "ok", {"general-flip": result}, {})
 
 
-def test_judge_counters_are_differences_over_all_verifiers_and_count_each_once():
+def test_judge_counters_count_each_verifier_once():
     one, two = ({"calls": 0, "retries": 0, "cached": 0, "prompt_tokens": 0, "completion_tokens": 0} for _ in range(2))
     verifiers = [SimpleNamespace(stats=lambda: one), SimpleNamespace(stats=lambda: two), SimpleNamespace()]
     counters = JudgeCounters([*verifiers, verifiers[0]])

@@ -158,13 +158,13 @@ def test_outside_server_that_is_not_there():
         check_external("served-judge", ["http://127.0.0.1:9/v1"], timeout=0.1)
 
 
-def test_a_judge_that_sleeps_on_an_unguarded_call_is_not_served_to_other_nodes():
+def test_a_judge_that_sleeps_is_not_served_to_other_nodes():
     args = Args(single_gpu_mode=True, async_steps=0)
     with pytest.raises(FlagError, match="--async_steps 1"):
         launch_judge(args, on_cpu=False, gpus_per_replica=0.3, key="a key: there are several nodes")
 
 
-def test_models_named_from_here_are_found_by_actors_that_work_elsewhere(monkeypatch, capsys, tmp_path, good_rows):
+def test_relative_model_paths_are_found_by_actors(monkeypatch, capsys, tmp_path, good_rows):
     monkeypatch.chdir(MODELS.parent)
     judge = "hosted_vllm/models/judge"
     with pytest.raises(AssertionError, match="Ray was started"):

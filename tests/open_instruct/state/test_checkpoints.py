@@ -128,7 +128,7 @@ def test_all_damaged(tmp_path):
     assert {path.name for path in (tmp_path / "damaged").iterdir()} == {"step_1", "step_2", "step_2-2"}
 
 
-def test_a_learner_on_a_machine_without_the_shared_folder_is_named(tmp_path):
+def test_a_learner_without_the_shared_folder_is_named(tmp_path):
     partial = begin_state(tmp_path, 3)
     with SummedFile(partial / "a.pt") as file:
         file.write(b"x")
@@ -181,7 +181,7 @@ def test_leftovers_of_a_killed_run_go(tmp_path):
     clear_leftovers(tmp_path / "missing")
 
 
-def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(tmp_path, monkeypatch):
+def test_a_kill_between_two_renames_loses_nothing(tmp_path, monkeypatch):
     for name in ("checkpoint", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()

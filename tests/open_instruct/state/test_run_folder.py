@@ -74,7 +74,7 @@ def test_a_longer_run_continues_a_finished_one(unfinished):
     assert (Path(unfinished.output_dir) / "previous" / "1" / "state" / "step_4").is_dir()
 
 
-def test_a_run_killed_between_its_last_state_and_its_checkpoint_is_continued(unfinished):
+def test_a_run_killed_before_its_checkpoint_is_continued(unfinished):
     unfinished.total_episodes = unfinished.samples_per_step * 4
     assert start(unfinished).resume_step == 4
 
@@ -98,7 +98,7 @@ def test_flags_that_touch_nothing_learnt_may_change(unfinished):
     assert start(unfinished).resume_step == 4
 
 
-def test_a_flag_that_an_older_version_did_not_have_had_its_default():
+def test_a_flag_newer_than_the_state_had_its_default():
     args = Args(learning_rate=0.5)
     assert changed_flags({}, args) == {"learning_rate": (1e-6, 0.5)}
 
@@ -144,7 +144,7 @@ def test_records_after_the_state_are_cut(unfinished):
     assert not (out / "judge_calls" / "000-2.jsonl").exists(), "nothing was left of it"
 
 
-def test_checkpoints_after_the_state_do_not_crowd_out_those_to_come(unfinished):
+def test_checkpoints_after_the_state_make_room(unfinished):
     folder = Path(unfinished.output_dir) / "checkpoints"
     for step in (3, 4, 5, 6):
         (folder / f"step_{step}").mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_states_alone_are_enough_to_continue(tmp_path):
     assert run_id_of(elsewhere.output_dir) == run_id
 
 
-def test_states_of_one_run_are_not_continued_in_the_records_of_another(tmp_path):
+def test_a_state_does_not_continue_anothers_records(tmp_path):
     states = str(tmp_path / "states")
     one = Args(output_dir=str(tmp_path / "one"), checkpoint_state_dir=states)
     start(one)

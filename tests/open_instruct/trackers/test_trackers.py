@@ -161,7 +161,7 @@ class Kept(Broken):
         self.failed = failed
 
 
-def test_a_failing_tracker_is_switched_off_once_and_the_others_go_on(tmp_path, caplog):
+def test_a_failing_tracker_is_switched_off_alone(tmp_path, caplog):
     broken, kept = Broken(), Kept()
     with (
         caplog.at_level(logging.WARNING),
