@@ -122,11 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for option, (variable, _, what) in VARIABLES.items():
-        if option not in NOT_OFFERED:
-            parser.add_argument(f"--{variable.lower()}", metavar="VALUE", dest=variable, help=what.replace("%", "%%"))
-    for variable, what in LAUNCHER_VARIABLES.items():
-        parser.add_argument(f"--{variable.lower()}", metavar="VALUE", dest=variable, help=what)
+    offered = {variable.name: variable.help for option, variable in VARIABLES.items() if option not in NOT_OFFERED}
+    for name, text in {**offered, **LAUNCHER_VARIABLES}.items():
+        parser.add_argument(f"--{name.lower()}", metavar="VALUE", dest=name, help=text.replace("%", "%%"))
     return parser
 
 
@@ -158,7 +156,7 @@ def set_environment(given: Mapping[str, str | None], environ: Any = None) -> Non
     environ = os.environ if environ is None else environ
     environ.update({variable: value for variable, value in given.items() if value is not None})
     for option in PATHS:
-        variable = VARIABLES[option][0]
+        variable = VARIABLES[option].name
         if environ.get(variable):
             environ[variable] = str(Path(environ[variable]).absolute())
     options_from_env(environ)

@@ -8,6 +8,8 @@ from flip_plugin.replies.parsing import parse_flip_reply
 from flip_plugin.text.echo import penalty
 from flip_plugin.text.similarity import Similarity
 
+FIELDS = ("score", "similarity", "status", "inferred_instruction", "error")
+
 
 def rescore(call: dict[str, Any], similarity: Similarity, echo_policy: str | None = None) -> dict[str, Any]:
     """Score, status and inferred instruction of a FLIP call, read again from the judge's reply.
@@ -22,21 +24,20 @@ def rescore(call: dict[str, Any], similarity: Similarity, echo_policy: str | Non
     policy = echo_policy or recorded
     if (policy == "strip") != (recorded == "strip"):
         raise ValueError(f"judged under echo policy {recorded!r}: {policy!r} would have shown the judge another text")
-    names = ("score", "similarity", "status", "inferred_instruction", "error")
-    kept = {**dict.fromkeys(names), "status": call["status"], "error": call["error"]}
     if call["status"] == "ok" and call["reply"] is None:
         # Scored without a judge: nothing was left of the response.
-        return {name: call.get(name) for name in names}
+        return {name: call.get(name) for name in FIELDS}
+    unscored = {**dict.fromkeys(FIELDS), "status": call["status"], "error": call["error"]}
     if call["status"] not in ("ok", "unparsed") or call["finish_reason"] == "length":
-        return kept
+        return unscored
     parsed = parse_flip_reply(call["reply"])
     if parsed.instruction is None:
-        return {**kept, "status": "unparsed", "error": parsed.problem}
-    alike = float(similarity(parsed.instruction, call["target"]))
+        return {**unscored, "status": "unparsed", "error": parsed.problem}
+    value = float(similarity(parsed.instruction, call["target"]))
     factor = penalty(call["target"], call["echo"] or 0.0) if policy == "penalise" else 1.0
     return {
-        "score": alike * factor,
-        "similarity": alike,
+        "score": value * factor,
+        "similarity": value,
         "status": "ok",
         "inferred_instruction": parsed.instruction,
         "error": None,
