@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -249,10 +250,10 @@ def outside_judge():
                 },
             )
 
-        def log_message(self, *args):
+        def log_message(self, format, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.down = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server

@@ -152,8 +152,10 @@ def _perfect_responses(count):
 
     rng = random.Random(0)
     rows = make_rows("eval", count, "flip", seed=5)
+    asked = [parse_instruction(row["ground_truth"]) or {} for row in rows]
     return [
-        {"messages": r["messages"], "response": write_response(parse_instruction(r["ground_truth"]), rng)} for r in rows
+        {"messages": row["messages"], "response": write_response(attributes, rng)}
+        for row, attributes in zip(rows, asked, strict=True)
     ]
 
 

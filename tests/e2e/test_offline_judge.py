@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from typing import Any
 
 import pytest
 from tiny_run import JUDGE
@@ -52,7 +53,7 @@ def asked_of(client, items):
 @pytest.mark.timeout(600)
 def test_the_same_replies_from_both_paths(tmp_path):
     items = make_items(8)
-    sampling = {"temperature": 0.0, "max_tokens": 96}
+    sampling: dict[str, Any] = {"temperature": 0.0, "max_tokens": 96}
     server = JudgeServer(OPTIONS, tmp_path / "server.log")
     try:
         served = asked_of(JudgeClient(f"hosted_vllm/{JUDGE}", server.wait_ready(280), **sampling), items)

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 def cluster():
     path = ROOT / "benchmarks" / "simulated_cluster.py"
     spec = importlib.util.spec_from_file_location("simulated_cluster", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     tag = uuid.uuid4().hex

@@ -1,6 +1,7 @@
 """The main job in small: two GRPO steps through Ray, vLLM, DeepSpeed and LiteLLM, and what they leave."""
 
 import json
+from typing import Any
 
 import pytest
 from tiny_run import POLICY, shared_memory_files, tiny_flags
@@ -64,4 +65,5 @@ def test_two_steps_end_to_end(tmp_path, launch):
     initial = AutoModelForCausalLM.from_pretrained(POLICY, dtype="float32").state_dict()
     assert trained.keys() == initial.keys()
     assert any((trained[k].float() != initial[k]).any() for k in trained), "nothing was learnt"
-    assert AutoTokenizer.from_pretrained(out / "checkpoint").chat_template
+    tokenizer: Any = AutoTokenizer.from_pretrained(out / "checkpoint")
+    assert tokenizer.chat_template

@@ -29,7 +29,7 @@ def write_rows(path: Path, split: str, count: int, judge_type: str = "flip") -> 
     return path
 
 
-def tiny_flags(folder: Path, judge_type: str = "flip", **overrides: object) -> list[str]:
+def tiny_flags(folder: Path, judge_type: str = "flip", /, **overrides: object) -> list[str]:
     """Flags of a small run: 4 prompts x 4 samples a step, two steps unless told otherwise."""
     flags: dict[str, object] = {
         "model_name_or_path": POLICY,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_replies_fit_the_parsers_and_the_schemas(prompts):
 
 def test_no_one_answer_is_always_right(prompts):
     better = [parse_better(one.reply).index for one in islice(pairwise_examples(6, prompts), 200)]
-    assert 60 < sum(better) < 140
+    assert 60 < better.count(1) < 140 and set(better) == {0, 1}
     best = [parse_best_index(one.reply, 8).index for one in islice(listwise_examples(6, prompts), 200)]
     assert set(best) == set(range(8))
 
@@ -125,7 +126,7 @@ def test_picks_by_hand():
 
 def test_report_items_are_held_out():
     for item in held_out_items(5, 1):
-        assert split_of(parse_instruction(item.instruction)) == "eval"
+        assert split_of(parse_instruction(item.instruction) or {}) == "eval"
 
 
 # --- as shipped
@@ -177,7 +178,7 @@ def test_shipped_judges_infer_and_larger_ones_grade_better(report):
 @pytest.mark.parametrize("size", ["small", pytest.param("medium", marks=pytest.mark.slow), "large"])
 def test_shipped_judges_answer_in_all_four_formats(size):
     judge = AutoModelForCausalLM.from_pretrained(DEFAULT_OUTPUT / size, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_OUTPUT / size)
+    tokenizer: Any = AutoTokenizer.from_pretrained(DEFAULT_OUTPUT / size)
     found = evaluate_judge(judge, tokenizer, seed=99, num_items=4)
     for method in ("flip", "pointwise", "pairwise", "listwise"):
         assert found[method]["invalid"] <= 0.25, method

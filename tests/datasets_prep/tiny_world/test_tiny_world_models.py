@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_sharing_the_prompt_changes_no_loss_and_no_gradient(tokenizer):
     model = make_model(tokenizer, layers=2, hidden=64, seed=0)
     loss = reply_loss(model, encoded, tokenizer.pad_token_id)
     loss.backward()
-    shared = {name: torch.clone(p.grad) for name, p in model.named_parameters()}
+    shared = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     total, count = torch.tensor(0.0), 0
     for prompt, reply in encoded:
@@ -110,20 +111,17 @@ def test_training_lowers_the_loss_and_follows_the_seed(tokenizer):
 @pytest.mark.parametrize("muon_lr", [None, 0.02])
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(muon_lr, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 4)
-    model = None
 
     def run(checkpoint):
-        nonlocal model
         model = make_model(tokenizer, layers=1, hidden=64, seed=0)
-        options = {"steps": 6, "batch_size": 2, "peak_lr": 3e-3, "muon_lr": muon_lr, "label": "test"}
-        return train(model, tokenizer, [flip_examples(1, PromptSet.load())], checkpoint=checkpoint, **options)
+        options: dict[str, Any] = {"steps": 6, "batch_size": 2, "peak_lr": 3e-3, "muon_lr": muon_lr, "label": "test"}
+        losses = train(model, tokenizer, [flip_examples(1, PromptSet.load())], checkpoint=checkpoint, **options)
+        return losses, model.state_dict()
 
-    whole = run(None)
-    weights = model.state_dict()
-    assert run(tmp_path / "training.pt") == whole  # leaves what it had after step 4
-    model = None
-    assert run(tmp_path / "training.pt") == whole
-    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    whole, weights = run(None)
+    assert run(tmp_path / "training.pt")[0] == whole  # leaves what it had after step 4
+    losses, again = run(tmp_path / "training.pt")
+    assert losses == whole and all(torch.equal(weights[name], value) for name, value in again.items())
 
 
 def test_batched_sampling_equals_one_by_one(tokenizer):
