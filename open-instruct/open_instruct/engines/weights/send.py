@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from open_instruct.engines.errors import NO_RESTART_WITH_NCCL, engine_gone, lost_for_good
-from open_instruct.engines.weights.gather import full_tensors
+from open_instruct.engines.weights.gather import FullTensor, full_tensors
 
 _ALIGNMENT = 64
 
@@ -56,12 +56,17 @@ class Weights:
     version: int
 
 
+def sent_tensors(module: Any) -> list[FullTensor]:
+    """The weights that an update sends: all, frozen ones too, since vLLM's reload wants whole layers."""
+    return full_tensors(module)
+
+
 class FlatWeights:
-    """Copies a module's weights (`full_tensors`) into one flat byte buffer, in the dtype that the engines use."""
+    """Copies a module's weights (`sent_tensors`) into one flat byte buffer, in the dtype that the engines use."""
 
     def __init__(self, module: Any, dtype: Any) -> None:
         offset, tensors = 0, []
-        self._sources, self.dtype = full_tensors(module), dtype
+        self._sources, self.dtype = sent_tensors(module), dtype
         for source in self._sources:
             tensors.append((source.name, str(dtype).removeprefix("torch."), list(source.shape), offset))
             size = int(np.prod(source.shape)) * dtype.itemsize
@@ -196,7 +201,7 @@ def _deepspeed_source(module: Any) -> Any:
     """vLLM's `WeightSource` over a DeepSpeed module: one whole (under LoRA, merged) tensor at a time."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
-    sources = full_tensors(module)
+    sources = sent_tensors(module)
 
     class DeepSpeedSource(WeightSource):
         def metadata(self) -> list[ParamMeta]:
