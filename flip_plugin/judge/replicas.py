@@ -1,9 +1,10 @@
 """The servers of one judge: which to ask next, and when to ask one again that was gone.
 
-A replica is *up*, *busy* or *down*. Busy ones (they answered 429 or 5xx, or not in time) are used when
-no other is up. A replica that cannot be reached is down: after a pause one single call tries it,
-the pause doubles with every failure, and the first answer takes it back. While all are down
-the calls wait instead of knocking.
+A replica is *up*, *busy* or *down*. Busy ones (they answered 429 or 5xx, or not in time) are used when no other is
+up. A replica that cannot be reached is down: it rests, then one single question tries it; the rest doubles with every
+failure, and the first answer brings it back. While all are down the questions wait, and do not each try in turn.
+
+For each request `flip_plugin.judge.retries` calls `take`, then `worked` or `failed`, then `give_back`.
 
 Not safe between threads: everything here runs on the judge's loop (see `flip_plugin.judge.event_loop`).
 """
@@ -28,13 +29,13 @@ class Replica:
     """One server. Times are of the monotonic clock, in seconds."""
 
     url: str | None
-    outstanding: int = 0
+    outstanding: int = 0  # requests under way
     down: bool = False
-    next_try: float = 0.0
-    trying: bool = False
+    next_try: float = 0.0  # when it may be tried, while it is down
+    trying: bool = False  # down, and a question is trying it right now
     failures: int = 0  # tries in a row without an answer
     busy_until: float = 0.0
-    answered: float = 0.0  # when it last did
+    last_answer: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
@@ -61,7 +62,7 @@ class ReplicaPool:
     @property
     def has_answered(self) -> bool:
         """True when any of the replicas has ever answered."""
-        return any(replica.answered for replica in self.replicas)
+        return any(replica.last_answer for replica in self.replicas)
 
     def take(self, avoid: Replica | None = None) -> Replica | None:
         """A replica for one request, to be given back; None when all are down and none is due for a try."""
@@ -100,7 +101,7 @@ class ReplicaPool:
         """A request failed. `pause`: seconds to prefer others for; `first_rest`: before the first try of one down."""
         replica.counts[f"error_{failure.kind}"] += 1
         # One that accepts and says nothing at all is as good as gone.
-        silent = failure.ran_out and replica.answered < sent
+        silent = failure.ran_out and replica.last_answer < sent
         no_answer = failure.unreachable or silent
         if not no_answer:
             self._mark_up(replica)
@@ -150,7 +151,7 @@ class ReplicaPool:
             replica.down = replica.trying = False
             self._wake()
         replica.failures = 0
-        replica.answered = time.monotonic()
+        replica.last_answer = time.monotonic()
 
     def _wake(self) -> None:
         for woken in self._waiting:

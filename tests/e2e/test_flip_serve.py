@@ -149,7 +149,7 @@ def test_an_unknown_vllm_argument_is_named(serve):
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_an_end_while_loading_leaves_nothing(serve, sent, code):
+def test_a_stop_while_loading_leaves_nothing(serve, sent, code):
     before = shared_memory_files()
     run = serve(*SMALL)
     run.wait_for("loading,")
@@ -176,7 +176,7 @@ def test_kill_9_while_serving_leaves_nothing(serve):
     assert shared_memory_files() <= before
 
 
-def test_a_gpu_that_is_not_there_is_missed_by_name(serve):
+def test_a_missing_gpu_is_named(serve):
     run = serve("--device", "gpu", "--num_replicas", "64")
     assert run.process.wait(100) == 2
     assert "64 replicas of 1 GPU each need 64 GPUs" in run.output()

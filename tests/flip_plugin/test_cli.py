@@ -6,7 +6,7 @@ from flip_plugin.cli import main
 
 
 @pytest.mark.parametrize("command", ["score", "rescore", "inspect", "serve"])
-def test_help_teaches(command, capsys):
+def test_help_explains_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0

@@ -28,9 +28,9 @@ from flip_plugin.evals.lm_eval.benchmarks import (
     metrics_of,
     size_of,
 )
+from flip_plugin.evals.lm_eval.contents import contents_of
 from flip_plugin.evals.records.items import Result
 from flip_plugin.evals.records.runs import open_run
-from flip_plugin.files.contents import contents_of
 from flip_plugin.files.locks import hold
 
 NORMAL_95 = 1.96

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flip_plugin.files.jsonl import whole_lines
 from open_instruct.config.args import Args, FlagError
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.verifiers.base import VerificationResult
@@ -98,19 +99,15 @@ def _spans_of_steps(path: Path) -> dict[int, tuple[int, int]]:
     """Where each step's lines are, (start, end) in bytes: a step is written in one go."""
     spans: dict[int, tuple[int, int]] = {}
     start = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            end = start + len(line)
-            if not line.endswith(b"\n"):
-                break  # cut by a kill: its step is not whole either, and will be missed
-            step = _step_of(line)
-            if step is None:
-                raise ReplayError(f"{path}, line {number}: not a rollout")
-            first, last = spans.get(step, (start, start))
-            if last != start:
-                raise ReplayError(f"{path}, line {number}: the samples of step {step} do not stand together")
-            spans[step] = (first, end)
-            start = end
+    for line in whole_lines(path):  # one that a kill cut is left out: its step is not whole either, and will be missed
+        step = _step_of(line.data)
+        if step is None:
+            raise ReplayError(f"{path}, line {line.number}: not a rollout")
+        first, last = spans.get(step, (start, start))
+        if last != start:
+            raise ReplayError(f"{path}, line {line.number}: the samples of step {step} do not stand together")
+        spans[step] = (first, line.end)
+        start = line.end
     return spans
 
 

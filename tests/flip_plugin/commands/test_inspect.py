@@ -73,7 +73,7 @@ def test_inspect_colours_what_decides_the_score(score, judge, tmp_path, capsys, 
     assert "\x1b[" not in plain and "inferred: Write a short poem" in plain and "reply: {" in plain
 
 
-def test_inspect_does_not_let_a_response_steer_the_terminal(score, judge, tmp_path, capsys):
+def test_inspect_shows_control_characters_harmlessly(score, judge, tmp_path, capsys):
     judge.infers("\x1b[2Jguess \u202edlrow")
     record = str(tmp_path / "calls")
     assert (

@@ -52,7 +52,7 @@ def test_every_row_once_in_order(score, judge, tmp_path, capsys):
     assert "20 ok, 1 empty_response, mean score 1.0000" in capsys.readouterr().err
 
 
-def test_goes_on_where_it_was_stopped(score, judge, tmp_path, monkeypatch):
+def test_a_stopped_run_continues_where_it_was(score, judge, tmp_path, monkeypatch):
     def stop_at_twelve(body):
         stops = "response 12\n" in body["messages"][1]["content"]
         return (400, "stop here") if stops else '{"INFERRED INSTRUCTION": "guess"}'
@@ -177,7 +177,7 @@ def scoring(judge, tmp_path, *more):
     return main(["score", *files, "--judge_model", "hosted_vllm/m", "--api_base", judge.base, *more])
 
 
-def test_rows_whose_judge_failed_are_asked_again_and_no_others(judge, tmp_path, capsys):
+def test_only_rows_whose_judge_failed_are_judged_again(judge, tmp_path, capsys):
     write_rows(tmp_path / "in.jsonl", 12)
     judge.handler = lambda body: (
         (400, "hiccup") if "r5\n" in str(body["messages"][1]["content"]) else ('{"INFERRED INSTRUCTION": "guess"}')

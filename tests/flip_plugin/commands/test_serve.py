@@ -52,7 +52,7 @@ def test_vllm_args_go_through():
     assert serve_arguments("--model", "m", "--vllm_args", "--seed", "1", "-O0").vllm_args == ["--seed", "1", "-O0"]
 
 
-def test_what_became_of_a_replica_is_told_once():
+def test_a_change_of_a_replica_is_reported_once():
     up = ServerHealth("u", "serving", alive=True, uptime=3)
     again = ServerHealth("u", "serving", alive=True, restarts=1, problem="ended with code 1")
     down = ServerHealth("u", "restarting", restarts=1, problem="ended with code 1")

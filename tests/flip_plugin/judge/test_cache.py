@@ -48,7 +48,7 @@ async def test_samples_are_not_shared(judge, tmp_path):
     assert len(judge.requests) == 4
 
 
-async def test_whoever_shares_survives_the_one_who_asked(judge, tmp_path):
+async def test_a_shared_question_survives_its_asker(judge, tmp_path):
     judge.answers = [{"text": "x", "delay": 0.3}]
     ask = client(judge.base, cache_path=tmp_path / "cache.sqlite")
     await client(judge.base).complete(ASK)  # LiteLLM's import

@@ -25,7 +25,7 @@ async def test_reply_and_request_body(judge):
     assert body["top_k"] == 4
 
 
-async def test_thinking_and_other_providers_send_no_template_options(judge):
+async def test_only_hosted_models_get_template_options(judge):
     await client(judge.base, thinking=True).complete(ASK)
     other = JudgeClient("openai/m", judge.base, api_key="k", timeout=5)
     await other.complete(ASK)

@@ -142,7 +142,7 @@ async def test_reasoning_tokens_are_reported(judge):
 
 
 @pytest.mark.parametrize("model", ["no-such-provider/m", "m", "anthropic/m", "gemini/m"])
-async def test_a_provider_that_cannot_be_used(model, monkeypatch):
+async def test_an_unusable_provider_is_an_error(model, monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     reply = await client("http://127.0.0.1:9", model, timeout=3, max_attempts=1, api_key=None).complete(ASK)
@@ -157,7 +157,7 @@ async def test_keys_never_reach_an_error(judge, monkeypatch):
     assert "wrong keys [key] and [key]" in reply.error
 
 
-def test_a_connection_that_never_was_is_told_from_one_that_broke():
+def test_refused_and_broken_connections_differ():
     litellm = import_litellm()
 
     def raised(cause: Exception) -> Failure:

@@ -64,7 +64,7 @@ asyncio.run(left_alone())
 """
 
 
-def test_nothing_is_said_at_the_end_of_a_script(judge):
+def test_a_script_ends_without_complaints(judge):
     judge.handler = lambda body: {
         "text": '{"INFERRED INSTRUCTION": "guess"}',
         "delay": 20 if "slow" in str(body["messages"]) else 0,

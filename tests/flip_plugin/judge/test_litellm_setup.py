@@ -12,7 +12,7 @@ from flip_plugin.judge.litellm_setup import import_litellm
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
-def test_litellm_keeps_quiet_only_where_nobody_listens(judge, monkeypatch):
+def test_calls_are_logged_only_for_listeners(judge, monkeypatch):
     import litellm
 
     heard = []
@@ -31,7 +31,7 @@ def test_litellm_keeps_quiet_only_where_nobody_listens(judge, monkeypatch):
     assert heard == ["m"]
 
 
-def test_a_judge_of_ones_own_has_a_price_so_that_litellm_need_not_search_for_it(judge):
+def test_a_hosted_judge_is_free_of_charge(judge):
     litellm = import_litellm()
     litellm.register_model({"hosted_vllm/dear": {"litellm_provider": "hosted_vllm", "input_cost_per_token": 2.0}})
     for name in ("hosted_vllm/dear", "hosted_vllm/tmp/a folder"):

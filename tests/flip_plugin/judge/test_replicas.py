@@ -21,7 +21,7 @@ async def test_no_server_at_the_address(closed_port, short_pauses):
     assert "Cannot connect" in reply.error
 
 
-async def test_many_calls_do_not_knock_at_a_closed_door(closed_port, short_pauses):
+async def test_many_calls_do_not_retry_a_closed_port_each(closed_port, short_pauses):
     ask = client(closed_port, max_concurrency=16)
     await ask.complete(ASK)
     replies = await asyncio.gather(*(ask.complete(ASK) for _ in range(64)))
@@ -79,7 +79,7 @@ async def test_a_full_replica_is_left_for_another(two_judges):
     assert time.monotonic() - started < 4
 
 
-async def test_a_replica_that_fails_at_once_does_not_draw_the_traffic(two_judges, short_pauses):
+async def test_a_replica_that_fails_fast_draws_no_more_traffic(two_judges, short_pauses):
     bad, good = two_judges
     bad.answers, good.answers = [(500, "boom")], [{"text": "x", "delay": 0.02}]
     ask = client([bad.base, good.base], max_concurrency=4, max_attempts=6)
@@ -123,7 +123,7 @@ async def test_rests_grow_and_one_call_tries():
     assert (pool.outage, pool.stats()["a"]["down"], pool.stats()["a"]["in_flight"]) == (0, 0, 0)
 
 
-async def test_a_cancelled_try_leaves_the_door_open():
+async def test_a_cancelled_try_can_be_made_by_another():
     pool = ReplicaPool(["a"])
     replica = pool.take()
     assert replica is not None
@@ -137,7 +137,7 @@ async def test_a_cancelled_try_leaves_the_door_open():
     assert pool.take() is replica
 
 
-def test_a_call_that_tried_in_vain_does_not_try_again_while_another_is_up():
+def test_after_a_vain_try_another_replica_is_asked():
     pool = ReplicaPool(["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"])
     gone, up = pool.replicas
     gone.outstanding += 1

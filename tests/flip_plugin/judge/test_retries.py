@@ -61,7 +61,7 @@ async def test_waiting_for_a_slot_is_not_on_the_clock(judge):
     assert judge.most_open == 1
 
 
-async def test_without_a_bound_a_call_tries_until_its_deadline(judge, short_pauses):
+async def test_unbounded_attempts_end_at_the_deadline(judge, short_pauses):
     judge.answers = [(500, "boom")] * 12 + ["at last"]
     reply = await client(judge.base, max_attempts=None, timeout=30).complete(ASK)
     assert (reply.text, reply.attempts) == ("at last", 13)

@@ -23,7 +23,7 @@ time.sleep(600)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's part of this is Linux's")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_children_that_know_nothing_end_with_a_killed_process(how):
+def test_children_end_with_a_killed_process(how):
     ours = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert ours.stdout
     children = [int(ours.stdout.readline()) for _ in range(2)]

@@ -17,7 +17,7 @@ class Knot:
         self.itself = self
 
 
-def test_only_what_was_there_is_kept():
+def test_only_earlier_objects_are_frozen():
     old = weakref.ref(Knot())  # garbage already: goes before the freeze
     try:
         freeze_heap()

@@ -71,7 +71,7 @@ def starts(folder):
     return len(list(folder.glob("start-*")))
 
 
-def test_a_killed_server_comes_back_on_its_url_with_its_log_kept(start, tmp_path, caplog):
+def test_a_killed_server_comes_back_and_keeps_its_log(start, tmp_path, caplog):
     server = start()
     url, pid = server.wait_ready(10), server.pid()
     engine = int((tmp_path / "engine").read_text())
@@ -95,7 +95,7 @@ def test_pauses_grow_to_a_limit():
     assert [policy.pause(n) for n in (1, 2, 3, 4, 5)] == [1, 2, 4, 5, 5]
 
 
-def test_a_server_that_dies_again_and_again_is_given_up_with_its_last_words(start, tmp_path):
+def test_a_server_that_keeps_dying_is_given_up(start, tmp_path):
     server = start("serve die")
     server.wait_ready(10)
     os.kill(server.pid(), signal.SIGKILL)
@@ -119,7 +119,7 @@ def test_a_server_that_never_served_is_not_tried_again(start, tmp_path):
     assert starts(tmp_path) == 1
 
 
-def test_one_that_takes_over_is_tried_again(tmp_path):
+def test_a_server_that_takes_over_is_tried_again(tmp_path):
     (tmp_path / "plan").write_text("die die serve")
     options = StubOptions("m", folder=str(tmp_path))
     server = JudgeServer(options, tmp_path / "log", policy=QUICK, restarted=True)
@@ -130,7 +130,7 @@ def test_one_that_takes_over_is_tried_again(tmp_path):
         server.stop()
 
 
-def test_steady_service_wipes_the_slate(start):
+def test_steady_service_resets_the_restart_count(start):
     server = start(policy=RestartPolicy(limit=1, first_pause=0.05, steady=0.0, probe=0.2))
     for death in range(3):
         server.wait_ready(10)
@@ -148,7 +148,7 @@ def test_a_server_that_hangs_is_ended_and_started_again(start):
     assert "did not answer for 1 s" in server.health().problem
 
 
-def test_the_port_is_nobody_elses_while_the_server_is_down(start):
+def test_the_port_is_kept_while_the_server_is_down(start):
     server = start(policy=RestartPolicy(first_pause=3, probe=0.2))
     server.wait_ready(10)
     os.kill(server.pid(), signal.SIGKILL)
@@ -159,7 +159,7 @@ def test_the_port_is_nobody_elses_while_the_server_is_down(start):
         socket.create_connection(("127.0.0.1", server.port))
 
 
-def test_a_port_that_was_taken_all_the_same_is_waited_for(start):
+def test_a_port_that_was_taken_is_waited_for(start):
     server = start(policy=RestartPolicy(limit=8, first_pause=0.2, longest_pause=0.5, probe=0.2))
     url = server.wait_ready(10)
     os.kill(server.pid(), signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_a_port_in_use_is_named_before_a_replica_is_started(stub_pool, tmp_path)
             JudgePool.launch(ServerOptions("m", port=port), 1, log_dir=tmp_path)
 
 
-def test_replicas_on_their_nodes_addresses_have_ports_that_survive_a_restart():
+def test_ports_on_node_addresses_survive_a_restart():
     from flip_plugin.serving.options import NODE_ADDRESS
     from flip_plugin.serving.pool import _is_free, _reserve_ports
 

@@ -14,12 +14,12 @@ import pytest
 
 from datasets_prep.tiny_world.rows import make_rows
 from flip_plugin.errors import CommandError
+from flip_plugin.evals.lm_eval import contents
 from flip_plugin.evals.lm_eval import worker as grpo_worker
 from flip_plugin.evals.lm_eval.benchmarks import BENCHMARKS, TASK_FOLDER, check_installed, metrics_of, size_of
 from flip_plugin.evals.lm_eval.task_files.ifbench.task import readings
 from flip_plugin.evals.lm_eval.worker import write_results
 from flip_plugin.evals.tasks import grpo_table
-from flip_plugin.files import contents
 
 WORLD = Path(__file__).parents[4] / "datasets_prep" / "tiny_world"
 ASKED = {"backend": "vllm", "model_args": {}, "gen_kwargs": {}, "limit": 8, "seed": 1, "apply_chat_template": None}
