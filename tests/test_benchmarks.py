@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ for n in range(1, 5):
     print(f"step {n}/4", flush=True)
 time.sleep(0.5)
 """
-    options = {"env": {}, "log": tmp_path / "log", "judge_pid": None}
+    options: dict[str, Any] = {"env": {}, "log": tmp_path / "log", "judge_pid": None}
     read = watched_run.watch([sys.executable, "-c", work], first=1, last=3, **options)
     assert len(read.step_seconds) == 2 and read.seconds >= 0.1
     assert 0.03 < sum(read.cpu_by_role.values()) < 0.3
