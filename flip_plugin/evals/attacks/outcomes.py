@@ -25,7 +25,7 @@ from flip_plugin.evals.attacks.pairs import ALONE, BAD, GOOD, Pairs, alone_id, s
 from flip_plugin.evals.records.items import Judgement, Result, has_failed
 from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.evals.stats.results import mean_result
-from flip_plugin.evals.stats.scoring import difference
+from flip_plugin.evals.stats.scoring import difference, mean_of_known
 from flip_plugin.text.echo import echo_share, penalty
 
 EVALUATION = "robustness"
@@ -221,7 +221,7 @@ def _row_results(by_attack: Outcomes, judge: str, row: str) -> list[Result]:
         ("wins", _after_both),
         ("wins_change", lambda one: one.change),
     ):
-        values = {key: _mean(of(outcomes[key]) for outcomes in by_attack.values()) for key in first}
+        values = {key: mean_of_known(of(outcomes[key]) for outcomes in by_attack.values()) for key in first}
         judged = [one.after if metric == "shift" else one.asked for one in everything]
         results.append(result(metric, "all", values, judged))
     return results
@@ -252,7 +252,7 @@ def _paired_results(by_method: Mapping[str, Outcomes], judge: str) -> list[Resul
             for name in flip
         }
         first = next(iter(values.values()))
-        values["all"] = {key: _mean(own[key] for own in values.values()) for key in first}
+        values["all"] = {key: mean_of_known(own[key] for own in values.values()) for key in first}
         asked["all"] = [one for own in asked.values() for one in own]
         results += [
             mean_result(
@@ -275,11 +275,6 @@ def _before_both(one: Outcome) -> float | None:
 
 def _after_both(one: Outcome) -> float | None:
     return one.won if one.won_before is not None else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _has_strip(pairs: Pairs, table: Table, judge: str) -> bool:

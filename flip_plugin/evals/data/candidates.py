@@ -57,32 +57,40 @@ The same command continues a stopped one.
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The options that say which prompts, and how candidates are drawn."""
     group = parser.add_argument_group("prompts and candidates")
-    group.add_argument("--benchmark", choices=tuple(BENCHMARKS), help="whose prompts (and columns, and metric)")
-    group.add_argument("--num_prompts", type=int, default=300, help="drawn by --data_seed (300, as in the paper)")
-    group.add_argument("--data_seed", type=int, default=1, help="of the draw of prompts and of candidates (1)")
-    group.add_argument("--num_candidates", type=int, default=16, help="a prompt (16, as in the paper)")
-    group.add_argument("--policy", metavar="MODEL[@URL]", help="who writes them; written as a judge is")
-    group.add_argument("--policy_temperature", type=float, default=1.0, help="(1.0; the paper's is not known)")
-    group.add_argument("--policy_top_p", type=float, default=1.0, help="(1.0)")
-    group.add_argument("--policy_max_tokens", type=int, default=2048, help="of a candidate (2048)")
+    group.add_argument(
+        "--benchmark", choices=tuple(BENCHMARKS), help="where the prompts come from; decides columns and metric, too"
+    )
+    group.add_argument("--num_prompts", type=int, default=300, help="prompts to draw (default: 300, the paper's)")
+    group.add_argument(
+        "--data_seed", type=int, default=1, help="seed of the draw of prompts, and of the candidates (default: 1)"
+    )
+    group.add_argument("--num_candidates", type=int, default=16, help="candidates a prompt (default: 16, the paper's)")
+    group.add_argument(
+        "--policy", metavar="MODEL[@URL]", help="the model that writes the candidates, in the form of --judges"
+    )
+    group.add_argument("--policy_temperature", type=float, default=1.0, help="default: 1.0 (the paper's is not known)")
+    group.add_argument("--policy_top_p", type=float, default=1.0, help="default: 1.0")
+    group.add_argument(
+        "--policy_max_tokens", type=int, default=2048, help="longest candidate, in tokens (default: 2048)"
+    )
     group.add_argument("--policy_thinking", action="store_true", help="let the policy think first")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval candidates``."""
     add_sampling(parser)
-    parser.add_argument("--data", help="in place of the benchmark's own: an id, or a file of the same schema")
-    parser.add_argument("--split", help="of a Hugging Face data set")
+    parser.add_argument("--data", help="instead of the benchmark's own data: an id, or a file of the same schema")
+    parser.add_argument("--split", help="split of a Hugging Face data set")
     parser.add_argument("--output", required=True, type=Path, help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
-    parser.add_argument("--max_concurrency", type=int, default=64, help="calls to a server in flight (64)")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds a call, retries included (600)")
+    parser.add_argument("--overwrite", action="store_true", help="remove the file, and start anew")
+    parser.add_argument("--max_concurrency", type=int, default=64, help="calls to a server in flight (default: 64)")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds a call, retries included (default: 600)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Sample what is missing. The exit status."""
     if not args.benchmark or not args.policy:
-        raise CommandError("--benchmark and --policy are wanted")
+        raise CommandError("--benchmark and --policy are required")
     prompts = load_prompts(args.benchmark, args.data, split=args.split, count=args.num_prompts, seed=args.data_seed)
     items = generate(prompts, args, args.output, timeout=args.timeout, max_concurrency=args.max_concurrency)
     print(f"{args.output}: {len(items)} prompts, {args.num_candidates} candidates each")

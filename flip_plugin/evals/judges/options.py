@@ -18,13 +18,14 @@ from flip_plugin.evals.judges.spec import JudgeSpec, parse_judges
 from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.records.runs import REPLIES
 from flip_plugin.text.echo import ECHO_POLICIES
+from flip_plugin.text.similarity import SIMILARITIES
 
 RUNS = 5
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What the common options say. `settings` are those that decide a judgement; the rest is how it is got.
+    """The common options. `settings` are those that decide a judgement; the others are about how it is obtained.
 
     `cache` is a folder of replies (SQLite, a file a judge) that several runs may share; None is one in the run's own,
     so that a killed run loses no answer that it had. `limit` is a number of items, from the start.
@@ -109,41 +110,56 @@ class EvalOptions:
 
 def add_common(parser: argparse.ArgumentParser, *, data: str | None = None) -> None:
     """Add --data --split --limit --judges --methods --seeds --output ... ; `data` is the default source, if any."""
-    what = parser.add_argument_group("what is judged")
-    what.add_argument(
+    group = parser.add_argument_group("data")
+    group.add_argument(
         "--data",
         default=data,
         required=data is None,
-        help="Hugging Face id, or a .parquet/.jsonl/.json file or folder of the same schema"
-        + (f" ({data})" if data else ""),
+        help="Hugging Face id, or a .parquet/.jsonl/.json file or a folder of them, of the same schema"
+        + (f" (default: {data})" if data else ""),
     )
-    what.add_argument("--split", help="of a Hugging Face data set")
-    what.add_argument("--limit", type=int, help="the first so many items alone, for a trial")
+    group.add_argument("--split", help="split of a Hugging Face data set")
+    group.add_argument("--limit", type=int, help="number of items to judge, from the start, for a trial (default: all)")
 
-    who = parser.add_argument_group("who judges, and how")
-    who.add_argument(
+    group = parser.add_argument_group("judges and methods")
+    group.add_argument(
         "--judges",
         nargs="+",
         required=True,
         metavar="[NAME=]MODEL[@URL]",
-        help="LiteLLM models, e.g. small=hosted_vllm/Qwen/Qwen3-1.7B@http://127.0.0.1:8000/v1, "
-        "or vllm:PATH_OR_ID for one that is loaded here",
+        help="LiteLLM models, such as small=hosted_vllm/Qwen/Qwen3-1.7B@http://127.0.0.1:8000/v1, "
+        "or vllm:PATH_OR_ID for a model that this command loads itself",
     )
-    who.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help=f"({' '.join(METHODS)})")
-    who.add_argument("--seeds", nargs="+", type=int, help=f"a run each (1 to {RUNS}; at temperature 0: 1)")
-    who.add_argument("--temperature", type=float, default=0.7, help="of the judge (0.7, as in the paper)")
-    who.add_argument("--max_tokens", type=int, default=512, help="of a reply (512, as in the paper)")
-    who.add_argument("--thinking", action="store_true", help="let the judge think first; raise --max_tokens, too")
-    who.add_argument("--no_schema", action="store_true", help="do not ask for structured output")
-    who.add_argument("--prompts", help="folder of *.prompt files instead of ours")
-    who.add_argument("--max_context_length", type=int, help="the judge's window in tokens (what the server says)")
-    who.add_argument("--similarity", default="f1", help="FLIP's: f1, unicode_f1, rouge_l, embedding:MODEL (f1)")
-    who.add_argument("--echo", default="report", choices=ECHO_POLICIES, help="FLIP's echo policy (report)")
-    who.add_argument("--target", default="auto", choices=("auto", "user", "system"), help="what FLIP recovers (auto)")
+    group.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="default: all four")
+    group.add_argument(
+        "--seeds", nargs="+", type=int, help=f"one run a seed (default: 1 to {RUNS}; at temperature 0: 1)"
+    )
+    group.add_argument("--temperature", type=float, default=0.7, help="of the judge (default: 0.7, the paper's)")
+    group.add_argument(
+        "--max_tokens", type=int, default=512, help="longest reply, in tokens (default: 512, the paper's)"
+    )
+    group.add_argument("--thinking", action="store_true", help="let the judge think first; raise --max_tokens, too")
+    group.add_argument("--no_schema", action="store_true", help="do not ask for structured output")
+    group.add_argument("--prompts", help="folder of *.prompt files to use instead of ours")
+    group.add_argument(
+        "--max_context_length", type=int, help="the judge's context window in tokens (default: the server's)"
+    )
+    group.add_argument(
+        "--similarity", default="f1", help=f"FLIP's: {', '.join(SIMILARITIES)} or embedding:MODEL (default: f1)"
+    )
+    group.add_argument("--echo", default="report", choices=ECHO_POLICIES, help="FLIP's echo policy (default: report)")
+    group.add_argument(
+        "--target",
+        default="auto",
+        choices=("auto", "user", "system"),
+        help="the turn that FLIP recovers (default: auto)",
+    )
 
-    how = parser.add_argument_group("the run")
-    how.add_argument("--output", required=True, type=Path, help="the run's folder; the same command continues it")
-    how.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
-    how.add_argument("--max_concurrency", type=int, default=64, help="calls to a server in flight (64)")
-    how.add_argument("--timeout", type=float, default=120.0, help="seconds a call, retries included (120)")
-    how.add_argument("--cache", help=f"folder of replies by judge's name; several runs may share it (OUTPUT/{REPLIES})")
+    group = parser.add_argument_group("run")
+    group.add_argument("--output", required=True, type=Path, help="the run's folder; the same command continues it")
+    group.add_argument("--overwrite", action="store_true", help="remove what is in the folder, and start anew")
+    group.add_argument("--max_concurrency", type=int, default=64, help="calls to a server in flight (default: 64)")
+    group.add_argument("--timeout", type=float, default=120.0, help="seconds a call, retries included (default: 120)")
+    group.add_argument(
+        "--cache", help=f"folder of the judges' replies, which several runs may share (default: OUTPUT/{REPLIES})"
+    )

@@ -6,7 +6,7 @@ number of tied responses where the right one is among them). There an unusable v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flip_plugin.evals.records.items import Judgement
 from flip_plugin.reward.ranking import best_of
@@ -57,6 +57,12 @@ def credit_of(judgement: Judgement, right: Sequence[bool]) -> float | None:
 def difference(after: float | None, before: float | None) -> float | None:
     """`after` less `before`; None unless both are there."""
     return None if after is None or before is None else after - before
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def invalid_share(judgements: Sequence[Judgement]) -> float | None:

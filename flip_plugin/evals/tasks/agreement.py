@@ -29,7 +29,7 @@ from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.records.saved import check_output, names_of, read_run
 from flip_plugin.evals.stats.intervals import bootstrap, estimate
 from flip_plugin.evals.stats.results import print_results
-from flip_plugin.evals.stats.scoring import invalid_share, picks
+from flip_plugin.evals.stats.scoring import invalid_share, mean_of_known, picks
 
 EVALUATION = "agreement"
 RUNS, JUDGES = "runs", "judges"  # the groups
@@ -64,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resamples",
         type=int,
         default=RESAMPLES,
-        help=f"for intervals over all responses; 0: none ({RESAMPLES})",
+        help=f"draws for the intervals over all responses; 0: no intervals (default: {RESAMPLES})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
+    parser.add_argument("--overwrite", action="store_true", help="remove what is in the folder, and start anew")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -185,7 +185,7 @@ def _results(
         runs = [_over_all(rows, range(len(ids)), correlation) for rows in scores]
         low, high = _interval(scores, correlation, resamples)
         covered = sum(any(rows[place] for rows in scores) for place in range(len(ids)))
-        results.append(result(name, value=_mean(runs), low=low, high=high, n=covered, runs=runs))
+        results.append(result(name, value=mean_of_known(runs), low=low, high=high, n=covered, runs=runs))
         within = [[correlation(*_columns(row)) if row else None for row in rows] for rows in scores]
         results.append(_estimated(result, f"{name}_within", within))
     same = [
@@ -208,7 +208,7 @@ def _interval(
         return None, None
 
     def statistic(indices: Iterable[int]) -> float:
-        mean = _mean([_over_all(rows, indices, correlation) for rows in scores])
+        mean = mean_of_known([_over_all(rows, indices, correlation) for rows in scores])
         return float("nan") if mean is None else mean
 
     return bootstrap(len(scores[0]), statistic, resamples=resamples)
@@ -223,11 +223,6 @@ def _over_all(
 
 def _columns(rows: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [one for one, _ in rows], [other for _, other in rows]
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _defined(one: Sequence[float], other: Sequence[float], statistic: Callable[[], Any]) -> float | None:

@@ -79,18 +79,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, data="")
     add_sampling(parser)
     group = parser.add_argument_group("best of N")
-    group.add_argument("--candidates", type=Path, help="file of `flip eval candidates`, in place of --policy")
+    group.add_argument("--candidates", type=Path, help="file of `flip eval candidates`, instead of --policy")
     group.add_argument(
         "--metric",
         help="ifeval, ifeval_loose, ifeval_inst, ifeval_inst_loose, math, rm:HF_ID, "
-        "judge:MODEL[@URL], MODULE:FUNCTION (the benchmark's own)",
+        "judge:MODEL[@URL] or MODULE:FUNCTION (default: the benchmark's own)",
     )
-    group.add_argument("--sizes", nargs="+", type=int, metavar="N", help=f"({' '.join(map(str, SIZES))})")
+    group.add_argument(
+        "--sizes", nargs="+", type=int, metavar="N", help=f"N of the curves (default: {' '.join(map(str, SIZES))})"
+    )
     group.add_argument(
         "--pairwise",
         choices=("knockout", "full"),
         default="knockout",
-        help="16 candidates: 30 calls a prompt, or 240 (knockout)",
+        help="of 16 candidates: 30 calls a prompt, or 240 (default: knockout)",
     )
     group.add_argument("--cost_only", action="store_true", help="print how many judge calls it takes, and end")
 
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     options = EvalOptions.from_args(args)
     metric = args.metric or (BENCHMARKS[args.benchmark].metric if args.benchmark else None)
     if metric is None:
-        raise CommandError("--metric is wanted: this benchmark has no rule that checks a response (see --help)")
+        raise CommandError("--metric is required: this benchmark has no rule that checks a response (see --help)")
     if args.cost_only and not args.candidates:
         prompts = min(args.num_prompts, options.limit or args.num_prompts)
         print(cost_text(checked_sizes(args, args.num_candidates), args.num_candidates, options, prompts, args.pairwise))
@@ -363,7 +365,7 @@ def _candidates(args: argparse.Namespace, options: EvalOptions) -> list[EvalItem
         path = Path(options.output) / "candidates.jsonl"
         items = generate(prompts, args, path, max_concurrency=options.max_concurrency)
     else:
-        raise CommandError("--candidates FILE is wanted, or --benchmark and --policy to sample them")
+        raise CommandError("--candidates FILE is required, or --benchmark and --policy to sample them")
     fewest = min(len(item.responses) for item in items)
     return [item if len(item.responses) == fewest else _first(item, fewest, item.id) for item in items]
 

@@ -62,12 +62,18 @@ RULES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval grpo_table``."""
-    parser.add_argument("--checkpoints", nargs="+", required=True, metavar="NAME=PATH", help="path or hub id, by name")
-    parser.add_argument("--tasks", nargs="+", default=list(BENCHMARKS), help=f"({' '.join(BENCHMARKS)})")
+    parser.add_argument(
+        "--checkpoints",
+        nargs="+",
+        required=True,
+        metavar="NAME=PATH",
+        help="path or hub id of each checkpoint, by the name in the table",
+    )
+    parser.add_argument("--tasks", nargs="+", default=list(BENCHMARKS), help=f"default: {' '.join(BENCHMARKS)}")
     parser.add_argument("--output", type=Path, required=True, help="the run's folder")
     parser.add_argument("--rewards", nargs="+", default=[], metavar="NAME=REWARD", help=f"one of {', '.join(REWARDS)}")
     parser.add_argument("--include_path", nargs="+", default=[], type=Path, help="folders with tasks of your own")
-    parser.add_argument("--backend", choices=("vllm", "hf"), default="vllm", help="lm-eval's model (vllm)")
+    parser.add_argument("--backend", choices=("vllm", "hf"), default="vllm", help="lm-eval's model (default: vllm)")
     parser.add_argument(
         "--model_args", nargs="+", default=[], metavar="KEY=VALUE", help="for lm-eval's model: max_model_len=16384 ..."
     )
@@ -79,11 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of the tasks' own settings: max_gen_toks=16384 ...",
     )
     parser.add_argument("--limit", type=int, help="documents a task, for a trial")
-    parser.add_argument("--seed", type=int, default=1, help="(1)")
+    parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--no_chat_template", action="store_true", help="give the prompts as they are, whatever the tokenizer has"
     )
-    parser.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
+    parser.add_argument("--overwrite", action="store_true", help="remove what is in the folder, and start anew")
 
 
 def run(args: argparse.Namespace) -> int:

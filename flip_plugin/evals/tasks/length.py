@@ -30,7 +30,7 @@ Counter = Callable[[str], int]
 
 DESCRIPTION = """\
 Accuracy by response length. With --run, from the judgements of a finished run (of rewardbench2, say): no judge is
-asked. Without, `flip eval rewardbench2` is run first, with all of its options, into OUTPUT/rewardbench2.
+asked. Without it, `flip eval rewardbench2` is run first, with all of its options, into OUTPUT/rewardbench2.
 
   flip eval length --run runs/rewardbench2 --tokenizer Qwen/Qwen3-4B --output runs/length
   flip eval length --run runs/rewardbench2 --edges 64 128 256 512 --output runs/length
@@ -40,7 +40,7 @@ asked. Without, `flip eval rewardbench2` is run first, with all of its options, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval length``."""
     rewardbench2.add_arguments(parser)
-    for action in parser._actions:  # with --run they are not needed; `run` looks after it
+    for action in parser._actions:  # not needed with --run; `run` checks that
         if action.dest == "judges":
             action.required = False
     what = parser.add_argument_group("lengths")
@@ -48,17 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--tokenizer",
         default=WORDS,
-        help="folder or Hugging Face id of a tokenizer; words: words between blanks",
+        help="folder or Hugging Face id of a tokenizer (default: words, which are counted between blanks)",
     )
-    what.add_argument("--length_of", choices=tuple(LENGTHS), default="mean", help="of an item's responses (mean)")
-    what.add_argument("--buckets", type=int, default=4, help="that many of about as many items each (4)")
-    what.add_argument("--edges", type=int, nargs="+", help="first lengths of the buckets but the first, instead")
+    what.add_argument(
+        "--length_of", choices=tuple(LENGTHS), default="mean", help="which of an item's responses (default: mean)"
+    )
+    what.add_argument(
+        "--buckets", type=int, default=4, help="number of buckets with about as many items each (default: 4)"
+    )
+    what.add_argument("--edges", type=int, nargs="+", help="instead: the first length of each bucket but the first")
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge where there is no run yet, count, print, write. Returns the exit status."""
     run_dir = args.run_dir
-    count = counter(args.tokenizer)  # a tokenizer that is not there is an error before anybody is asked
+    count = counter(args.tokenizer)  # a tokenizer that is not there is an error before any judge is asked
     if run_dir is None:
         if not args.judges:
             raise CommandError("give --run RUN_DIR, or --judges for a fresh run")

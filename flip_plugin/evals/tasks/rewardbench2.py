@@ -57,8 +57,8 @@ AVERAGES_RULE = (
 
 DESCRIPTION = f"""\
 RewardBench 2: for each prompt the judge compares one right response with three wrong ones, by each
-method. Prints and writes the share of right picks, ties sharing the credit, a subset at a time, with 95%
-intervals, the share of invalid answers beside them.
+method. Prints and writes the share of right picks (ties share the credit) by subset, each with its 95% interval
+and the share of invalid answers.
 
 The data is {DATA}, or local files of its schema (columns id, prompt, chosen, rejected,
 num_correct, num_incorrect, total_completions, subset). The defaults are the FLIP paper's: subsets
@@ -74,19 +74,29 @@ num_correct, num_incorrect, total_completions, subset). The defaults are the FLI
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval rewardbench2``."""
     add_common(parser, data=DATA)
+    add_subsets(parser)
+
+
+def add_subsets(parser: argparse.ArgumentParser) -> None:
+    """Add --subsets, for every evaluation over the rows of RewardBench 2."""
     parser.add_argument(
         "--subsets",
         nargs="+",
         default=list(SUBSETS),
         metavar="SUBSET",
-        help=f"of {', '.join(KNOWN)}, or all (the paper's: {', '.join(SUBSETS)})",
+        help=f"of {', '.join(KNOWN)}, or all (default: the paper's, {', '.join(SUBSETS)})",
     )
+
+
+def subsets_of(args: argparse.Namespace) -> list[str]:
+    """The subsets that --subsets names, each once."""
+    return list(KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge, score, print, write. The exit status: 1 when a judge failed on something."""
     options = EvalOptions.from_args(args)
-    subsets = list(KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
+    subsets = subsets_of(args)
     items = load_items(options.data, subsets, split=options.split, limit=options.limit)
     rules = [*RULES, MISSING_RULE, AVERAGES_RULE, PAIRED_RULE, *([TIES_RULE] if TIES in subsets else [])]
     folder = open_run(options.output, NAME, items=items, options=options, settings={"subsets": subsets}, rules=rules)

@@ -65,23 +65,19 @@ RULES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval robustness``."""
     add_common(parser, data=rewardbench2.DATA)
-    what = parser.add_argument_group("the attacks")
-    what.add_argument("--attacks", nargs="+", default=list(DEFAULT_SUITE), help="names or families, or all")
-    what.add_argument(
-        "--subsets",
-        nargs="+",
-        default=list(rewardbench2.SUBSETS),
-        metavar="SUBSET",
-        help=f"of {', '.join(rewardbench2.KNOWN)}, or all ({', '.join(rewardbench2.SUBSETS)})",
+    rewardbench2.add_subsets(parser)
+    group = parser.add_argument_group("attacks")
+    group.add_argument("--attacks", nargs="+", default=list(DEFAULT_SUITE), help="names or families, or all")
+    group.add_argument(
+        "--pair_seed", type=int, default=0, help="seed of the pair of each item, and of what attacks draw (default: 0)"
     )
-    what.add_argument("--pair_seed", type=int, default=0, help="draws the pair of each item, and what attacks draw (0)")
-    what.add_argument("--no_strip", action="store_true", help="without the row flip+strip, which costs calls")
-    what.add_argument(
+    group.add_argument("--no_strip", action="store_true", help="leave out the row flip+strip, which needs more calls")
+    group.add_argument(
         "--paraphrase_model",
         metavar="MODEL[@URL]",
-        help="also attack with an echo in this model's words (as --judges; one call an item)",
+        help="also attack with an echo in this model's words, one call an item; in the form of --judges",
     )
-    what.add_argument("--plan", action="store_true", help="print how many calls it takes, and end")
+    group.add_argument("--plan", action="store_true", help="print how many calls it takes, and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if options.echo != "report":
         raise CommandError("--echo: robustness has a row for each echo policy; leave it out")
     attacks = [forged_with(attack, PromptSet.load(options.prompts)) for attack in get_attacks(args.attacks)]
-    subsets = list(rewardbench2.KNOWN) if args.subsets == ["all"] else list(dict.fromkeys(args.subsets))
+    subsets = rewardbench2.subsets_of(args)
     items = rewardbench2.load_items(options.data, subsets, split=options.split, limit=options.limit)
     if args.paraphrase_model:
         spec = JudgeSpec.parse(args.paraphrase_model)

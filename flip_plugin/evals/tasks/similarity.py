@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip eval similarity``."""
     parser.add_argument("run", type=Path, help="folder of a run with FLIP judgements, e.g. of rewardbench2")
     parser.add_argument(
-        "--similarities", nargs="+", default=list(SIMILARITIES), help=f"names ({' '.join(SIMILARITIES)})"
+        "--similarities", nargs="+", default=list(SIMILARITIES), help=f"default: {' '.join(SIMILARITIES)}"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
-    parser.add_argument("--overwrite", action="store_true", help="start anew, whatever is there")
+    parser.add_argument("--overwrite", action="store_true", help="remove what is in the folder, and start anew")
 
 
 def run(args: argparse.Namespace) -> int:
