@@ -2,16 +2,19 @@ r"""One object that was meant to be JSON: quotes, commas, braces and escapes are
 
 `repair_object` reads what a JSON decoder refuses and a person still understands. Its grammar, with examples::
 
-    object   {  field, field, ...  end
-    end      }  or a code fence, or the end of the text        {"a": "x"
-    field    key : value
-    between  blanks, commas, semicolons, a // comment, nothing  {"a": "x" "b": "y",, // why
-    key      in quotes of any kind, or a word                  {'a': "x", b: "y"}
-    value    a string, a JSON object or list, a literal, or bare text
-    string   in quotes of any kind, also with quotes inside     {"a": "say "hi" twice"}
-    literal  null, true, a number; None and True, too          {"a": None}
-    bare     text that begins with a letter, up to a comma with a key behind it, a closing brace or the line's end
-             {a: Write it, slowly}
+    object    {  field, field, ...  end
+    end       }  or a code fence, or the end of the text           {"a": "x"
+    between   blanks, a comma or semicolon, a // comment, or nothing  {"a": "x" "b": "y"}
+    field     key : value
+    key       in quotes of any kind, or a word                     {'a': `x`, score: 8}
+    value     a string, a JSON object or list, a literal, or bare text
+    string    in quotes of any kind, also with quotes inside        {"a": "say "hi" twice"}
+    literal   null, true, a number; None and True, too             {"a": None}
+    bare      letters first; up to the line's end, a closing brace,
+              or a comma with a key behind it                      {a: Write it, slowly, "b": "y"}
+
+Behind a string or bare text, a word without quotes is a key only if it is one of `UNQUOTED_KEYS`; any other may be
+part of the text.
 
 Where a string ends is the one hard question. A quote can end it only where the text goes on as it does behind a
 value: with the object's end, the text's end, or another field. So the string above does not end at ``hi``. Two rules

@@ -59,7 +59,7 @@ def labels_by_verifier(dataset: str | Sequence[str], ground_truth: Any) -> list[
     return list(zip(names, labels, strict=True))
 
 
-class _Labels:
+class _LabelChecker:
     """Asks verifiers whether they can use a label; and each, when it is first needed, whether it works here."""
 
     def __init__(self, verifiers: Collection[str]) -> None:
@@ -92,23 +92,24 @@ def validate_rows(rows: Iterable[Mapping[str, Any]], known_verifiers: Collection
 
     Where `known_verifiers` maps names to verifiers, their `check` and `check_label` are asked, too.
     """
-    known = _Labels(known_verifiers)
+    known = _LabelChecker(known_verifiers)
 
     def problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _message_problems(row.get("messages"))
         yield from _verifier_problems(row, known)
 
-    _refuse(rows, lambda row: list(_text_problems(row)) or list(problems(row)))
+    _raise_problems(rows, lambda row: list(_text_problems(row)) or list(problems(row)))
 
 
 def validate_text(rows: Iterable[Mapping[str, Any]]) -> None:
     """The part of `validate_rows` for rows that are not Arrow's yet: text, in any column, that UTF-8 cannot write."""
-    _refuse(rows, lambda row: list(_text_problems(row)))
+    _raise_problems(rows, lambda row: list(_text_problems(row)))
 
 
-def _refuse(
+def _raise_problems(
     rows: Iterable[Mapping[str, Any]], problems_of: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
 ) -> None:
+    """Raise `DatasetError` where `problems_of` a row gives any, as pairs of field and text."""
     reported, problems, bad_rows = [], 0, 0
     for number, row in enumerate(rows, start=1):
         of_row = problems_of(row)
@@ -124,18 +125,18 @@ def _refuse(
 
 def _text_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for column, value in row.items():
-        left = [column, value]  # not by recursion: JSON may be nested more deeply than calls
-        while left:
-            one = left.pop()
+        to_check = [column, value]  # not by recursion: JSON may be nested more deeply than calls
+        while to_check:
+            one = to_check.pop()
             if isinstance(one, Mapping):
-                left += [*one.keys(), *one.values()]
+                to_check += [*one.keys(), *one.values()]
             elif isinstance(one, str):
                 if half := _HALF_PAIR.search(one):
                     why = f"{half[0]!r} is half of a surrogate pair, which is no character"
                     yield column, f"{why} and cannot be written as UTF-8: replace it or remove the row"
                     break
             elif isinstance(one, Sequence) and not isinstance(one, (bytes, bytearray)):
-                left += one
+                to_check += one
 
 
 def _message_problems(messages: Any) -> Iterator[tuple[str, str]]:
@@ -164,7 +165,7 @@ def _message_problems(messages: Any) -> Iterator[tuple[str, str]]:
         yield "messages", f"the last user turn (turn {last_user[0]}) is an empty prompt: fill it or remove the row"
 
 
-def _verifier_problems(row: Mapping[str, Any], known: _Labels) -> Iterator[tuple[str, str]]:
+def _verifier_problems(row: Mapping[str, Any], known: _LabelChecker) -> Iterator[tuple[str, str]]:
     names, truth = row.get("dataset"), row.get("ground_truth")
     listed = isinstance(names, Sequence) and not isinstance(names, str)
     names = list(names) if listed else [names]

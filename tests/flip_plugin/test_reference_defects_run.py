@@ -156,7 +156,7 @@ async def test_e4_temperature_0_and_one_deadline_for_all_attempts(judge):
     assert judge.requests[0]["temperature"] == 0.0
 
 
-async def test_e5_the_judge_is_told_not_to_think_and_held_to_a_schema(judge):
+async def test_e5_the_judge_does_not_think_and_keeps_a_schema(judge):
     """Reference: neither; a stock Qwen3 judge thinks until its budget ends, and its thoughts were scored (B8)."""
     await FlipReward("hosted_vllm/m", judge.base).score(TRUTH, "Leaves")
     assert judge.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}

@@ -244,7 +244,7 @@ def test_bad_options_end_an_upstream_run_at_once(upstream, monkeypatch, variable
         FlipVerifier(UpstreamConfig())
 
 
-async def test_upstreams_log_tells_what_its_metrics_cannot(upstream, monkeypatch, caplog):
+async def test_upstreams_log_has_what_its_metrics_lack(upstream, monkeypatch, caplog):
     caplog.set_level("INFO")
     for number in range(5):
         await upstream.async_call([], f"Leaves {number}", ASKED, f"user: {ASKED}\n")

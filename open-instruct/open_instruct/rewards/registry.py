@@ -44,16 +44,8 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
     for point, function in offered:
         if not inspect.isclass(function):
             _add(verifiers, FunctionVerifier(point.name, function))
-    specs = judge_specs()
-    for point in plugins.entry_points(JUDGE_GROUP):
-        spec = plugins.load(point)
-        if not isinstance(spec, JudgeSpec):
-            raise PluginError(f"{plugins.describe(point)} is a {type(spec).__name__}, not a JudgeSpec")
-        if spec.name in specs:
-            raise PluginError(f"{plugins.describe(point)}: judge type {spec.name!r} exists already")
-        specs[spec.name] = spec
     config = LMJudgeVerifierConfig.from_args(args, streaming_config)
-    for name, spec in specs.items():
+    for name, spec in _judge_types().items():
         if f"general-{name}".lower() not in verifiers:
             _add(verifiers, LMJudgeVerifier(spec, config))
     _remap(verifiers, getattr(args, "remap_verifier", None) or getattr(streaming_config, "remap_verifier", None))
@@ -71,6 +63,19 @@ def _verifier_classes(offered: Sequence[tuple[EntryPoint, Any]]) -> list[type[Ve
             raise PluginError(f"{plugins.describe(point)} is neither a subclass of VerifierFunction nor a function")
     ours = (LMJudgeVerifier, FunctionVerifier)  # made for a judge type, or for a function
     return [cls for cls in classes.values() if cls not in ours and not inspect.isabstract(cls)]
+
+
+def _judge_types() -> dict[str, JudgeSpec]:
+    """The judge types of the maps, and those that packages offer."""
+    specs = judge_specs()
+    for point in plugins.entry_points(JUDGE_GROUP):
+        spec = plugins.load(point)
+        if not isinstance(spec, JudgeSpec):
+            raise PluginError(f"{plugins.describe(point)} is a {type(spec).__name__}, not a JudgeSpec")
+        if spec.name in specs:
+            raise PluginError(f"{plugins.describe(point)}: judge type {spec.name!r} exists already")
+        specs[spec.name] = spec
+    return specs
 
 
 def _add(verifiers: dict[str, VerifierFunction], verifier: VerifierFunction) -> None:

@@ -65,7 +65,7 @@ def test_text_without_an_object_is_never_an_instruction(text):
         (f"Example: {{foo}} then {GOOD[:-1]},}}", "Write it"),
         ('{"INSTRUCTION": "short", "INFERRED INSTRUCTION": "exact"}', "exact"),
         ('{"INFERRED INSTRUCTION": "a", "INFERRED INSTRUCTION": "b"}', "b"),
-        # Objects inside strings are text, whether the outer one decodes or is mended.
+        # Objects inside strings are text, whether the outer one decodes or is repaired.
         ('{"REASONING": "no {\\"INSTRUCTION\\": \\"x\\"}", "INSTRUCTION": "y"}', "y"),
         ("{'REASONING': 'no {\"INSTRUCTION\": \"x\"}', 'INSTRUCTION': 'y'}", "y"),
         ('{"REASONING": "no {"INSTRUCTION": "x"} here", "INSTRUCTION": "y"}', "y"),
@@ -236,6 +236,25 @@ def test_reasoning_is_kept():
     assert parse_flip_reply('{"REASONING": "r", "INFERRED INSTRUCTION": ""}').reasoning == "r"
     assert parse_flip_reply('x {"REASONING": "r", "INFERRED INSTRUCTION": ""} y').reasoning == "r"
     assert parse_flip_reply('{"REASONING": 3, "INFERRED INSTRUCTION": "x"}').reasoning is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('{"a": "x"', {"a": "x"}),
+        ('{"a": "x"\n```', {"a": "x"}),
+        ('{"a": "x" "b": "y"}', {"a": "x", "b": "y"}),
+        ('{"a": "x", // why\n "b": "y"; }', {"a": "x", "b": "y"}),
+        ("{'a': `x`, score: 8}", {"a": "x", "score": 8}),
+        ('{"a": "say "hi" twice"}', {"a": 'say "hi" twice'}),
+        ('{"a": "say {"a": "b"} twice"}', {"a": 'say {"a": "b"} twice'}),
+        ('{"a": None}', {"a": None}),
+        ('{a: Write it, slowly, "b": "y"}', {"a": "Write it, slowly", "b": "y"}),
+        ("{'a': 'x', b: 'y'}", {"a": "x', b: 'y"}),
+    ],
+)
+def test_the_examples_of_the_repairs_grammar(text, fields):
+    assert repair_object(text, 0)[0] == fields
 
 
 def test_repaired_fields():

@@ -17,7 +17,7 @@ TOKENIZER = "datasets_prep/tiny_world/models/policy"
 @pytest.mark.parametrize(
     ("ending", "opens"), [("<think>", True), ("<think>\n", True), ("</think>", False), ("", False)]
 )
-async def test_verifiers_are_told_when_the_prompt_opens_the_thinking(ending, opens):
+async def test_verifiers_know_when_the_prompt_opens_the_thinking(ending, opens):
     states = []
 
     class Remembers:  # no subclass: the registry would find it in other tests

@@ -134,7 +134,7 @@ def test_string_f1(response, label, score):
     assert F1([], response, label).score == pytest.approx(score)
 
 
-def test_what_was_read_is_told():
+def test_what_was_read_is_reported():
     assert MATH([], r"\boxed{4}", "5").details == {"answer": "4"}
     assert GSM8K([], "none", "5").details == {"answer": None}
 
