@@ -1,0 +1,75 @@
+"""The engine actor's own bookkeeping, around a stand-in for vLLM's `AsyncLLM`."""
+
+import asyncio
+
+import pytest
+
+from open_instruct.engines import engine as engine_module
+from open_instruct.engines.engine import EngineOptions, LLMRayActor
+from open_instruct.engines.errors import EngineDied
+from open_instruct.engines.weights.send import WeightLayout
+
+
+class Core:
+    """Notes what is called on it."""
+
+    errored = False
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        async def call(*args, **kwargs):
+            self.calls.append(name)
+
+        return call
+
+    def write(self, flat):
+        self.calls.append("write")
+
+    def shutdown(self):
+        self.errored = True  # as vLLM's engine then is
+
+
+@pytest.fixture
+def actor(monkeypatch):
+    monkeypatch.setattr(engine_module, "WATCH_S", 0.001)
+    monkeypatch.setattr(LLMRayActor, "__init__", lambda self: None)
+    actor = LLMRayActor()
+    actor.options, actor.weights_version, actor._asleep = EngineOptions("model"), 0, False
+    actor._engine = actor._shared = Core()
+    actor._shared.path = "/proc/1/fd/1"
+    return actor
+
+
+async def test_the_watch_ends_with_the_cores_death(actor):
+    watch = asyncio.ensure_future(actor.wait_until_dead())
+    await asyncio.sleep(0.01)
+    assert not watch.done()
+    actor._engine.errored = True
+    with pytest.raises(EngineDied):
+        await watch
+
+
+async def test_an_engine_that_is_stopped_is_not_dead(actor):
+    watch = asyncio.ensure_future(actor.wait_until_dead())
+    await asyncio.sleep(0.01)
+    await actor.stop()
+    await watch
+
+
+@pytest.mark.slow  # imports vLLM
+async def test_a_sleeping_engine_wakes_up_for_new_weights(actor):
+    core = actor._engine
+    await actor.sleep()
+    await actor.load_weights(b"flat", WeightLayout([], 4), 3)
+    await actor.wake_up()
+    assert core.calls[:3] == ["sleep", "write", "wake_up"] and core.calls.count("wake_up") == 1
+    assert core.calls[3:] == [
+        "pause_generation",
+        "start_weight_update",
+        "update_weights",
+        "finish_weight_update",
+        "resume_generation",
+    ]
+    assert await actor.version() == 3
