@@ -196,56 +196,24 @@ def make_results(table: Table, judgements: Sequence[Judgement], options: EvalOpt
         by_place[one.judge, one.method].append(one)
     results, differences = [], []
     for spec in options.judges:
-        lines = {
-            method: {n: _line(table, by_place[spec.name, method], method, n, options.seeds) for n in table.sizes}
-            for method in options.methods
+        picks_of = {
+            n: {
+                method: _picks_of_n(table, by_place[spec.name, method], method, n, options.seeds)
+                for method in options.methods
+            }
+            for n in table.sizes
         }
-        place: dict[str, Any] = {
-            "evaluation": NAME,
-            "judge": spec.name,
-            "ids": [item.id for item in table.items],
-            "seeds": options.seeds,
-        }
-        for method, line in lines.items():
-            for n, at in line.items():
-                note = "" if any(map(has_failed, at.judged)) else table.note
-                where: dict[str, Any] = {
-                    **place,
-                    "method": method,
-                    "group": f"N={n}",
-                    "metric": table.metric,
-                    "note": note,
-                }
-                result = mean_result(at.worth, judgements=at.judged, **where)
-                results.append(replace(result, invalid=invalid_share(at.used)))
-        for n in (n for n in table.sizes if n > 1):  # of one there is nothing to pick
-            worths = {method: line[n].worth for method, line in lines.items()}
-            judged = {method: line[n].judged for method, line in lines.items()}
-            asked = {method: line[n].used for method, line in lines.items()}
-            differences += paired_results(worths, judged, asked=asked, metric=table.metric, group=f"N={n}", **place)
-    results += differences
-    for line in (ORACLE, RANDOM):
+        place: dict[str, Any] = {"evaluation": NAME, "judge": spec.name, "metric": table.metric, "seeds": options.seeds}
+        place["ids"] = [item.id for item in table.items]
+        for method in options.methods:
+            results += [_result(picks_of[n][method], table, method, n, place) for n in table.sizes]
         for n in table.sizes:
-            worth: dict[tuple[str, int], float | None] = {}
-            for item in table.items:
-                metric = table.metric_of(item.id)
-                weights = pick_weights(metric if line == ORACLE else [0.0] * len(metric), n)
-                worth[item.id, 0] = expected(weights, metric)
-            results.append(
-                mean_result(
-                    worth,
-                    evaluation=NAME,
-                    judge=NO_JUDGE,
-                    method=line,
-                    group=f"N={n}",
-                    metric=table.metric,
-                    note=table.note,
-                )
-            )
-    return results
+            if n > 1:  # of one candidate there is nothing to pick
+                differences += _differences(picks_of[n], n, place)
+    return results + differences + _bounds(table)
 
 
-class Line(NamedTuple):
+class Picks(NamedTuple):
     """What one judge's and method's picks of N are worth, by (item id, seed), and the judgements that they rest on.
 
     `used` are the same judgements with the statuses of those questions alone that matter at this N.
@@ -256,21 +224,52 @@ class Line(NamedTuple):
     used: list[Judgement]
 
 
-def _line(table: Table, judgements: Sequence[Judgement], method: str, n: int, seeds: Sequence[int]) -> Line:
-    line = Line({}, [], [])
-    needed = {one_id(item, method, n): item for item in table.items}
-    for one in judgements if n > 1 else ():
-        if item := needed.get(one.id):
-            m = len(item.responses)
-            weights = weights_of(one, n, m, table.pairwise)
-            line.worth[item.id, one.seed] = None if has_failed(one) else expected(weights, table.metric_of(item.id))
-            line.judged.append(one)
-            line.used.append(replace(one, statuses=statuses_of(one, n, m)))
+def _picks_of_n(table: Table, judgements: Sequence[Judgement], method: str, n: int, seeds: Sequence[int]) -> Picks:
+    made = Picks({}, [], [])
     if n == 1:  # nothing to choose from: the same for all
         for item in table.items:
             value = expected(pick_weights([0.0] * len(item.responses), 1), table.metric_of(item.id))
-            line.worth.update({(item.id, seed): value for seed in seeds})
-    return line
+            made.worth.update({(item.id, seed): value for seed in seeds})
+        return made
+    needed = {one_id(item, method, n): item for item in table.items}
+    for one in judgements:
+        if item := needed.get(one.id):
+            m = len(item.responses)
+            weights = weights_of(one, n, m, table.pairwise)
+            made.worth[item.id, one.seed] = None if has_failed(one) else expected(weights, table.metric_of(item.id))
+            made.judged.append(one)
+            made.used.append(replace(one, statuses=statuses_of(one, n, m)))
+    return made
+
+
+def _result(made: Picks, table: Table, method: str, n: int, place: Mapping[str, Any]) -> Result:
+    """What a method's picks of N are worth, with the invalid share of the questions that this N needs."""
+    note = "" if any(map(has_failed, made.judged)) else table.note
+    result = mean_result(made.worth, judgements=made.judged, method=method, group=f"N={n}", note=note, **place)
+    return replace(result, invalid=invalid_share(made.used))
+
+
+def _differences(by_method: Mapping[str, Picks], n: int, place: Mapping[str, Any]) -> list[Result]:
+    """FLIP's paired differences to the other methods at N."""
+    worth = {method: made.worth for method, made in by_method.items()}
+    judged = {method: made.judged for method, made in by_method.items()}
+    used = {method: made.used for method, made in by_method.items()}
+    return paired_results(worth, judged, asked=used, group=f"N={n}", **place)
+
+
+def _bounds(table: Table) -> list[Result]:
+    """The best possible pick (oracle) and a random one, which need no judge."""
+    results = []
+    for method in (ORACLE, RANDOM):
+        for n in table.sizes:
+            worth: dict[tuple[str, int], float | None] = {}
+            for item in table.items:
+                metric = table.metric_of(item.id)
+                weights = pick_weights(metric if method == ORACLE else [0.0] * len(metric), n)
+                worth[item.id, 0] = expected(weights, metric)
+            place: dict[str, Any] = {"evaluation": NAME, "judge": NO_JUDGE, "group": f"N={n}", "metric": table.metric}
+            results.append(mean_result(worth, method=method, note=table.note, **place))
+    return results
 
 
 def statuses_of(judgement: Judgement, n: int, m: int) -> Sequence[str]:
