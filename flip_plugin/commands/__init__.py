@@ -1,1 +1,4 @@
-"""The subcommands of ``flip`` that are no evaluation, one a file."""
+"""The commands of ``flip``: a module each, with `DESCRIPTION`, `add_arguments` and `run`.
+
+`flip_plugin.cli` lists them.
+"""

@@ -224,7 +224,7 @@ def test_the_configuration_keeps_the_history(unfinished):
 
 def test_two_runs_in_one_folder_are_refused(unfinished):
     under_way = open_run_folder(unfinished, {}, ROWS, [])
-    with pytest.raises(FlagError, match=r"--output_dir .*another run is under way"):
+    with pytest.raises(FlagError, match=r"--output_dir .*another run is under way there \(process \d+ on .*: "):
         open_run_folder(unfinished, {}, ROWS, [])
     under_way.lock.release()
     start(unfinished)
