@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flip_plugin.adapters.judged_verifier import JudgedVerifier
+from flip_plugin.adapters.shared import is_due
 from flip_plugin.prompts.target import NoTarget, target_from_query, target_of_row
 from flip_plugin.reward.base import PRESETS
 from flip_plugin.reward.environment import missing_score, options_from_env, prompt_opens_think
@@ -190,7 +191,7 @@ class Tally:
         if result.echo is not None:
             self._echoes += result.echo
             self._with_echo += 1
-        if missing and _is_power_of_two(self.missing):
+        if missing and is_due(self.missing):
             logger.warning(
                 "general-flip: %d scores missing so far, each replaced by %g; now %s: %s",
                 self.missing,
@@ -206,7 +207,7 @@ class Tally:
     def stray_target(self, instruction: str) -> None:
         """Count a ``ground_truth`` that does not stand in its prompt: nearly always it is no instruction."""
         self._strays += 1
-        if _is_power_of_two(self._strays):
+        if is_due(self._strays):
             logger.warning(
                 "general-flip: %d times the ground_truth was not part of the prompt, now %r. It must be the exact "
                 "instruction to be recovered, not a reference answer; else this reward means nothing",
@@ -229,7 +230,3 @@ class Tally:
         if self._strays:
             parts.append(f"{self._strays} ground_truths not in their prompt")
         return f"general-flip in this process: {', '.join(parts)}"
-
-
-def _is_power_of_two(count: int) -> bool:
-    return count & (count - 1) == 0

@@ -66,12 +66,17 @@ def score_of_missing(value: Any = None) -> float:
     return number
 
 
+def is_due(count: int) -> bool:
+    """True for 1, 2, 4, 8, ...: which of many equal events to warn of, loud but no flood."""
+    return count & (count - 1) == 0
+
+
 def note_missing(result: FlipResult, trainer: str) -> None:
-    """Count a result without a score; warn at the 1st, 2nd, 4th, 8th, ...: loud, but no flood."""
+    """Count a result without a score; warn of it when `is_due`."""
     with _lock:
         _missing[result.status] += 1
         total = _missing.total()
-    if total & (total - 1) == 0:
+    if is_due(total):
         text = "%s: %d FLIP scores missing in this process so far; now %s: %s"
         logger.warning(text, trainer, total, result.status, result.error)
 
