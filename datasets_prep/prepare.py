@@ -148,7 +148,7 @@ def prepare(settings: Settings, judge_type: str, output: Path, **options: Any) -
     """Make the training set in `output`; returns its card. See `run` for the options."""
     dataset = dataset_of(judge_type)
     output.mkdir(parents=True, exist_ok=True)
-    with _alone(output):
+    with _locked(output):
         return run(settings, judge_type, dataset, output, **options)
 
 
@@ -256,7 +256,7 @@ def _work_folder(output: Path, wanted: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def _alone(output: Path) -> Generator[None, None, None]:
+def _locked(output: Path) -> Generator[None, None, None]:
     """One run a folder at a time; the lock goes with the process, however it ends."""
     lock = folder_lock(output)
     try:

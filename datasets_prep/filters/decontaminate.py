@@ -66,21 +66,21 @@ def evaluation_prompts(names: Sequence[str]) -> Iterator[str]:
     """
     for name in names:
         column = split_name(name)[2]
-        found = 0
+        count = 0
         for file in evaluation_files(name):
             if file.endswith(".txt"):
                 try:
                     lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
                 except UnicodeDecodeError as error:
                     raise DatasetError(f"{file} is not UTF-8 text: {error}. Write it anew as UTF-8.") from error
-                found += len(lines)
+                count += len(lines)
                 yield from lines
                 continue
             for number, row in numbered_rows(file):
                 for text in _texts(row, column, f"{file}, row {number}"):
-                    found += 1
+                    count += 1
                     yield text
-        if not found:
+        if not count:
             raise DatasetError(f"{name} holds no evaluation prompt")
 
 

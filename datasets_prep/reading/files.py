@@ -17,31 +17,35 @@ CARD = "card.json"
 def files_of(data: Sequence[str], split: str) -> list[str]:
     """The files behind names as typed: files, folders (all files below), or hub ids (a split's files).
 
-    Sorted, each once. DatasetError for what is not there or cannot be read.
+    Sorted, each once. DatasetError for what is missing or cannot be read.
     """
     files: set[str] = set()
     for name in data:
-        path = Path(name).expanduser()
-        if path.is_file():
-            found = [str(path)]
-        elif path.is_dir():
-            # Hidden ones are what a killed run left, or its .work.
-            found = [
-                str(file)
-                for file in sorted(path.rglob("*"))
-                if file.name.endswith(SUFFIXES) and not any(p.startswith(".") for p in file.relative_to(path).parts)
-            ]
-            if not found:
-                raise DatasetError(f"{name}: no {', '.join(SUFFIXES)} file in this folder")
-        elif name.startswith(("/", ".", "~")) or name.endswith(SUFFIXES):
-            raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
-        else:
-            found = hub_files(name, split)
-        bad = [file for file in found if not file.endswith(SUFFIXES)]
-        if bad:
-            raise DatasetError(f"{bad[0]}: only {', '.join(SUFFIXES)} files can be read")
-        files.update(found)
+        behind = _files_behind(name, split)
+        for file in behind:
+            if not file.endswith(SUFFIXES):
+                raise DatasetError(f"{file}: only {', '.join(SUFFIXES)} files can be read")
+        files.update(behind)
     return sorted(files)
+
+
+def _files_behind(name: str, split: str) -> list[str]:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        # Hidden ones are what a killed run left, or its .work.
+        files = [
+            str(file)
+            for file in sorted(path.rglob("*"))
+            if file.name.endswith(SUFFIXES) and not any(p.startswith(".") for p in file.relative_to(path).parts)
+        ]
+        if not files:
+            raise DatasetError(f"{name}: no {', '.join(SUFFIXES)} file in this folder")
+        return files
+    if name.startswith(("/", ".", "~")) or name.endswith(SUFFIXES):
+        raise DatasetError(f"{name}: no such file or folder (the working folder is {Path.cwd()})")
+    return hub_files(name, split)
 
 
 def public_name(name: str) -> str:
@@ -51,18 +55,18 @@ def public_name(name: str) -> str:
 
 def public_names(names: Sequence[str]) -> dict[str, str]:
     """`public_name` of each; with as many of the folders before it as tell one file from the others."""
-    there = {name: path for name in names if (path := Path(name).expanduser()).exists()}
+    local = {name: path for name in names if (path := Path(name).expanduser()).exists()}
     # Links are not followed, as Path.resolve would: in the hub's cache, links alone have the files' names.
-    parts = {name: Path(os.path.abspath(path)).parts[1:] for name, path in there.items()}  # noqa: PTH100 - see above
-    found = {name: name for name in names}
+    parts = {name: Path(os.path.abspath(path)).parts[1:] for name, path in local.items()}  # noqa: PTH100 - see above
+    public = {name: name for name in names}
     left, depth = set(parts.values()), 0
     while left:
         depth += 1
         ends = Counter(own[-depth:] for own in left)
         done = {own for own in left if ends[own[-depth:]] == 1 or depth >= len(own)}
-        found |= {name: "/".join(own[-depth:]) for name, own in parts.items() if own in done}
+        public |= {name: "/".join(own[-depth:]) for name, own in parts.items() if own in done}
         left -= done
-    return found
+    return public
 
 
 def hub_files(name: str, split: str) -> list[str]:
@@ -78,8 +82,8 @@ def hub_files(name: str, split: str) -> list[str]:
             "conditions accepted on their page first, and `hf auth login` here. Local files work without a network."
         ) from error
     if not listed or split not in listed:
-        there = ", ".join(map(str, listed or ())) or "none"
-        raise DatasetError(f"{name} has no split {split!r}; it has {there}. Choose one with --split")
+        splits = ", ".join(map(str, listed or ())) or "none"
+        raise DatasetError(f"{name} has no split {split!r}; it has {splits}. Choose one with --split")
     return [str(file) for file in listed[split]]
 
 

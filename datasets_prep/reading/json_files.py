@@ -13,8 +13,7 @@ from itertools import islice
 from typing import Any
 
 from datasets_prep.reading.batches import Batch, Unit, either, flagged, texts
-from datasets_prep.reading.sources import Columns, Source, choose_columns
-from flip_plugin.rows.checks import DatasetError
+from datasets_prep.reading.sources import Columns, MissingColumn, Source, choose_columns
 from flip_plugin.rows.reading import BATCH_ROWS, Defect, Row, json_rows, open_file, open_lines, parse_row
 
 # Of these, one must have a column that the source requires; else the file is not of the source.
@@ -67,8 +66,8 @@ def check_columns(file: str, source: Source) -> None:
     with closing(iter(Lines(Unit(file, 0, -1)))) as lines:
         rows = [row for _, row in islice(lines, FIRST_ROWS) if not isinstance(row, Defect)]
     if rows:
-        there = dict.fromkeys(key for row in rows for key in row)
-        choose_columns(source, there, f"{file}, in its first {len(rows)} rows,")
+        keys = dict.fromkeys(key for row in rows for key in row)
+        choose_columns(source, keys, f"{file}, in its first {len(rows)} rows,")
 
 
 def json_batches(unit: Unit, source: Source) -> Iterator[Batch]:
@@ -84,12 +83,11 @@ def json_batches(unit: Unit, source: Source) -> Iterator[Batch]:
                 continue
             try:
                 columns = choose(row)
-            except DatasetError as error:
-                reason, there, keys = str(error).partition("; it has ")
-                defects.append(Defect(unit.file, lines.number(place), reason, quote=there + keys))
+            except MissingColumn as error:
+                defects.append(Defect(unit.file, lines.number(place), error.reason, quote=error.rest))
                 continue
-            if (found := _wrong_label(row, columns)) is not None:
-                column, reason, quote = found
+            if (problem := _wrong_label(row, columns)) is not None:
+                column, reason, quote = problem
                 defects.append(Defect(unit.file, lines.number(place), reason, column, quote=quote))
                 continue
             groups.setdefault(columns, []).append((place, row))
@@ -101,7 +99,7 @@ def json_batches(unit: Unit, source: Source) -> Iterator[Batch]:
 
 
 class _Chooser:
-    """The columns of a row, looked up once for rows of the same relevant keys. DatasetError says what is missing."""
+    """The columns of a row, looked up once for rows of the same relevant keys. Raises `MissingColumn`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -131,8 +129,8 @@ def _wrong_label(row: Row, columns: Columns) -> tuple[str, str, str] | None:
     return columns.moderation, "must be a list of objects", f", but is {turns!r:.60}"
 
 
-def _batch(columns: Columns, found: list[tuple[int, Row]], lines: Lines, defects: list[Defect]) -> Batch:
-    rows = [row for _, row in found]
+def _batch(columns: Columns, numbered: list[tuple[int, Row]], lines: Lines, defects: list[Defect]) -> Batch:
+    rows = [row for _, row in numbered]
 
     def values(column: str | None) -> list[Any] | None:
         return None if column is None else [row[column] for row in rows]
@@ -142,7 +140,7 @@ def _batch(columns: Columns, found: list[tuple[int, Row]], lines: Lines, defects
         toxic = either(toxic, [flagged(turns) for turns in moderation])
     return Batch(
         len(rows),
-        lambda place: lines.number(found[place][0]),
+        lambda place: lines.number(numbered[place][0]),
         texts(values(columns.id)),
         values(columns.language),
         toxic,

@@ -88,11 +88,11 @@ def _arrow_batch(table: Any, numbers: list[int], defects: list[Defect], columns:
         chosen = table.column(columns.prompt).take(pa.array(places, pa.int64()))  # of no places, the type is not seen
         if not first or chosen.type.num_fields == 0:  # whole conversations, or one text each
             return chosen.to_pylist()
-        found = pc.list_slice(chosen, 0, 1).to_pylist()
-        for place, turns in enumerate(found):
+        firsts = pc.list_slice(chosen, 0, 1).to_pylist()
+        for place, turns in enumerate(firsts):
             if not turns or turns[0] is None or turns[0]["role"] != "user":
-                found[place] = chosen[place].as_py()
-        return found
+                firsts[place] = chosen[place].as_py()
+        return firsts
 
     toxic = plain(columns.toxic)
     if columns.moderation is not None:

@@ -86,15 +86,27 @@ SOURCES = {
 }
 
 
-def choose_columns(source: Source, there: Collection[str], name: str) -> Columns:
-    """The columns of `source` among those that a file has. DatasetError names the file and what is missing."""
-    found: dict[str, Any] = {}
+class MissingColumn(DatasetError):
+    """A column that the source requires is missing: `reason` says which, `rest` goes on with what there is."""
+
+    def __init__(self, reason: str, rest: str) -> None:
+        super().__init__(reason + rest)
+        self.reason, self.rest = reason, rest
+
+
+def choose_columns(source: Source, present: Collection[str], name: str) -> Columns:
+    """The columns of `source` among those that are `present` in a file or a row, which messages call `name`.
+
+    Raises `MissingColumn`.
+    """
+    chosen: dict[str, Any] = {}
     for kind in ("prompt", "id", "language", "toxic", "redacted", "moderation"):
         wanted: tuple[str, ...] = getattr(source, kind)
-        found[kind] = next((column for column in wanted if column in there), None)
-        if found[kind] is None and kind in source.required:
-            raise DatasetError(
-                f"{name} has no column {' or '.join(wanted)}; it has {', '.join(sorted(there))}. "
-                f"Is it a file of {source.hub or 'messages'}? --source names other schemas."
+        chosen[kind] = next((column for column in wanted if column in present), None)
+        if chosen[kind] is None and kind in source.required:
+            raise MissingColumn(
+                f"{name} has no column {' or '.join(wanted)}",
+                f"; it has {', '.join(sorted(present))}. "
+                f"Is it a file of {source.hub or 'messages'}? --source names other schemas.",
             )
-    return Columns(**found)
+    return Columns(**chosen)

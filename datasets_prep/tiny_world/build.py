@@ -46,14 +46,14 @@ PEAK_LR = 3e-3
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
-    parser.add_argument("--policy_layers", type=int, default=2)
-    parser.add_argument("--policy_hidden", type=int, default=128)
-    parser.add_argument("--policy_steps", type=int, default=480)
-    parser.add_argument("--judge_layers", type=int, default=3)
-    parser.add_argument("--judge_hidden", type=int, default=128)
-    parser.add_argument("--judge_steps", type=int, default=480)
+    parser.add_argument("--seed", type=int, default=1, help="of weights and examples (%(default)s)")
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="default: beside this file")
+    parser.add_argument("--policy_layers", type=int, default=2, help="the policy's depth (%(default)s)")
+    parser.add_argument("--policy_hidden", type=int, default=128, help="its width (%(default)s)")
+    parser.add_argument("--policy_steps", type=int, default=480, help="its updates (%(default)s)")
+    parser.add_argument("--judge_layers", type=int, default=3, help="the judge's depth (%(default)s)")
+    parser.add_argument("--judge_hidden", type=int, default=128, help="its width (%(default)s)")
+    parser.add_argument("--judge_steps", type=int, default=480, help="its updates (%(default)s)")
     parser.add_argument("--report_prompts", type=int, default=48, help="held-out prompts in the report")
     return parser.parse_args(argv)
 

@@ -65,9 +65,9 @@ MUON_LR = 0.02
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--seed", type=int, default=1, help="of weights and examples (%(default)s)")
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="default: beside this file")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="which to build (all)")
     parser.add_argument("--steps", type=int, default=STEPS, help="updates of each judge (%(default)s)")
     parser.add_argument("--batch", type=int, default=BATCH, help="examples of each prompt in an update (%(default)s)")
     parser.add_argument(

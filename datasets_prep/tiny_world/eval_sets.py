@@ -236,8 +236,8 @@ def write_parquet(rows: list[dict[str, Any]], features: Features, path: Path) ->
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the sets")
+    parser.add_argument("--seed", type=int, default=1, help="another seed draws other items (%(default)s)")
     parser.add_argument("--num_items", type=int, help="of each subset (default: 60, and 20 of Ties)")
     parser.add_argument("--num_conversations", type=int, default=400, help="of WildChat (%(default)s)")
     parser.add_argument("--num_prompts", type=int, default=64, help="for best of N (%(default)s)")

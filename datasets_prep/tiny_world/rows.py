@@ -47,11 +47,11 @@ def make_rows(split: str, num_rows: int, judge_type: str, seed: int) -> list[dic
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge_type", choices=sorted(JUDGE_TYPES), required=True)
-    parser.add_argument("--split", choices=ROW_SPLITS, default="train")
-    parser.add_argument("--num_prompts", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--judge_type", choices=sorted(JUDGE_TYPES), required=True, help="who scores responses")
+    parser.add_argument("--split", choices=ROW_SPLITS, default="train", help="which instructions (%(default)s)")
+    parser.add_argument("--num_prompts", type=int, default=2000, help="rows to draw (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed draws other rows (%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a JSON Lines file")
     args = parser.parse_args(argv)
     rows = make_rows(args.split, args.num_prompts, args.judge_type, args.seed)
     write_rows(rows, args.output)

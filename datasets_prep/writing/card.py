@@ -56,13 +56,13 @@ def make_card(
 
 def _unlabelled(reports: list[dict[str, Any]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Of each label that rows lacked, so that its filter could not apply to them: how many rows, of which files."""
-    found = {}
+    lacking = {}
     for label in LABELS:
         units = [unit for unit in reports if unit["unlabelled"].get(label)]
         if units:
             files = dict.fromkeys(names[unit["file"]] for unit in units)
-            found[label] = {"rows": sum(unit["unlabelled"][label] for unit in units), "files": list(files)}
-    return found
+            lacking[label] = {"rows": sum(unit["unlabelled"][label] for unit in units), "files": list(files)}
+    return lacking
 
 
 def _public(settings: Settings, names: dict[str, str]) -> dict[str, Any]:
@@ -126,37 +126,38 @@ def _step_name(name: str, card: dict[str, Any]) -> str:
 
 
 def _limits(card: dict[str, Any]) -> list[str]:
+    """Sentences on what the counts mean and what could not be filtered."""
     s, source = card["settings"], SOURCES[card["settings"]["source"]]
-    found = [
+    sentences = [
         f"Copies are counted among all candidates, near-duplicates among the {card['compared']:,} distinct prompts "
         "that were looked at until the sample was full. A row counts at the first step that leaves it out."
     ]
     wanted = s["num_prompts"]
     if wanted is not None and card["rows"] < wanted:
-        found.append(f"{wanted:,} prompts were asked for, and the source had no more.")
+        sentences.append(f"{wanted:,} prompts were asked for, and the source had no more.")
     has = {"language": source.language, "toxic": source.toxic or source.moderation, "redacted": source.redacted}
     kept = [name for name in ("toxic", "redacted") if s[f"keep_{name}"]]
     if kept:
-        found.append(f"Rows labelled {' or '.join(kept)} were kept on purpose (`--keep_{kept[0]}`).")
+        sentences.append(f"Rows labelled {' or '.join(kept)} were kept on purpose (`--keep_{kept[0]}`).")
     for label in ("toxic", "redacted"):
         if not has[label]:
-            found.append(f"The source has no label for {label} rows, so none were left out for that.")
+            sentences.append(f"The source has no label for {label} rows, so none were left out for that.")
         elif label not in kept:
-            found += _lacking(card, label, "so none of them were left out for that")
+            sentences += _lacking(card, label, "so none of them were left out for that")
     if has["language"] and s["language"]:
-        found += _lacking(card, "language", "so the detector decided")
+        sentences += _lacking(card, "language", "so the detector decided")
     if s["decontaminate"]:
         names = ", ".join(f"`{name}`" for name in s["decontaminate"])
-        found.append(
+        sentences.append(
             f"An evaluation prompt counts as held when {s['overlap']:.0%} of its word {s['ngram']}-grams occur, "
             "one of fewer words when a turn has the same words. "
             f"Evaluations: {names}."
         )
     else:
-        found.append("No evaluation prompts were given to leave out (`--decontaminate`).")
+        sentences.append("No evaluation prompts were given to leave out (`--decontaminate`).")
     if card["malformed_examples"]:
-        found.append("Malformed, for example: " + "; ".join(card["malformed_examples"]))
-    return found
+        sentences.append("Malformed, for example: " + "; ".join(card["malformed_examples"]))
+    return sentences
 
 
 def _lacking(card: dict[str, Any], label: str, effect: str) -> list[str]:

@@ -60,11 +60,11 @@ def draw(files: Sequence[Path], settings: Settings, counts: Drawing, workers: in
     """The sample, one prompt after the other; `counts` is complete when it ends."""
     kept = KeptPrompts(settings.near_duplicates) if settings.near_duplicates else None
     wanted = settings.num_prompts
-    for table, found in _slices(files, settings, counts, workers if kept else 1):
+    for table, hashes in _slices(files, settings, counts, workers if kept else 1):
         columns = (table.column(name).to_pylist() for name in ("id", "messages", "tokens"))
         for number, (name, messages, tokens) in enumerate(zip(*columns, strict=True)):
             counts.compared += 1
-            if kept is not None and not kept.keep_if_new(found[number]):
+            if kept is not None and not kept.keep_if_new(hashes[number]):
                 counts.near_duplicates += 1
                 continue
             counts.taken += 1
