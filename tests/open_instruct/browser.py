@@ -72,16 +72,16 @@ class Browser:
                 return message["result"]
 
     def _note(self, message: dict[str, Any]) -> None:
-        method, told = message.get("method"), message.get("params", {})
+        method, params = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = params["exceptionDetails"]
             self.console.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded":
-            self.console.append(told["entry"]["text"])
+            self.console.append(params["entry"]["text"])
         elif method == "Page.javascriptDialogOpening":
-            self.console.append(f"dialog: {told['message']}")
-        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:")):
-            self.console.append(f"request: {told['request']['url']}")
+            self.console.append(f"dialog: {params['message']}")
+        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("file:", "data:")):
+            self.console.append(f"request: {params['request']['url']}")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """A DevTools command; see https://chromedevtools.github.io/devtools-protocol/."""
@@ -114,7 +114,7 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     def dark(self, on: bool) -> None:
-        """What the page is told of the reader's wish for dark colours."""
+        """Whether the reader is said to want dark colours."""
         value = "dark" if on else "light"
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 

@@ -93,7 +93,7 @@ def robustness_results(
     table: Table = {one.key: one for one in judgements}
     results = []
     for judge in tqdm(judges, desc="intervals", unit="judge", delay=2):
-        reported = {}  # what each method says of the texts as they are
+        reported = {}  # by method, the outcomes of the texts as they are
         for method in methods:
             for policy, row in FLIP_ROWS.items() if method == "flip" else [("report", method)]:
                 if policy == "strip" and not _has_strip(pairs, table, judge):

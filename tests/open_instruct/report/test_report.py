@@ -136,7 +136,7 @@ def test_flags_come_with_their_group_default_and_help(tmp_path):
     assert data["config"]["facts"] == [{"rows": 3}]
 
 
-def test_runs_of_one_name_are_told_apart_and_prompts_shared(tmp_path):
+def test_runs_of_one_name_have_their_folders_behind(tmp_path):
     folders = [
         write_run(
             tmp_path / name,

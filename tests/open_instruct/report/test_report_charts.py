@@ -58,7 +58,7 @@ def test_several_runs_share_a_chart_for_each_metric():
     assert drawn["Reward by verifier: math"] == {(1, "train"): (False, [0.2])}
 
 
-def test_a_stack_says_what_its_parts_leave_of_the_step():
+def test_a_stack_shows_what_its_parts_leave_of_the_step():
     rows = [{"training_step": 1, "time/training": 2.0, "time/weight_sync": 0.5, "time/total": 4.0}]
     (chart,) = build_charts([rows])
     assert {s["name"]: s["values"] for s in chart["series"]} == {

@@ -299,7 +299,7 @@ def test_the_page_has_a_dark_side(page):
     assert found == ["rgb(19, 22, 25)", "rgb(247, 247, 245)"]
 
 
-def test_a_run_without_rollouts_bears_another_width(browser, tmp_path):
+def test_a_run_without_rollouts_can_be_resized(browser, tmp_path):
     run = make_run(tmp_path / "run")
     for file in (run / "rollouts").iterdir():
         file.unlink()

@@ -48,7 +48,7 @@ def test_ifeval_loose_forgives_the_first_line(tmp_path):
     assert loose_versions("*a*\nb\nc") == ["*a*\nb\nc", "b\nc", "*a*\nb", "b", "a\nb\nc", "a\nb"]
 
 
-def test_an_instruction_that_nobody_checks_is_missing_not_zero():
+def test_an_unknown_instruction_is_missing_not_zero():
     item = EvalItem("1", "p", ["text"], meta={"instruction_id_list": ["no:such"], "kwargs": [{}]})
     ((value, problem),) = scored("ifeval", item)
     assert value is None and "no:such" in problem
@@ -112,7 +112,7 @@ def test_messages_end_before_the_answer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "rows", "told"),
+    ("name", "rows", "message"),
     [
         ("ifeval", [IFEVAL_ROW, {**IFEVAL_ROW, "key": 2, "kwargs": [{}]}], "row 2: 2 instructions, but kwargs"),
         ("ifeval", [IFEVAL_ROW, IFEVAL_ROW], "row 2: the id '1000' was there before"),
@@ -122,12 +122,12 @@ def test_messages_end_before_the_answer(tmp_path):
         ("alpaca_eval", [{"instruction": " "}], "row 1: column 'instruction' is empty"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, name, rows, told):
+def test_bad_rows_are_named(tmp_path, name, rows, message):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(CommandError, match=r"rows\.jsonl") as error:
         load_prompts(name, str(path))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_human_interest_says_where_it_is():

@@ -88,8 +88,10 @@ def test_only_failed_judgements_are_asked_again(ask, knowing, items, capsys):
     assert [one.statuses for one in found] == [["ok"] * 3, ["ok", "judge_error", "ok"], ["ok"] * 3]
     assert found[1].scores == [6 / 7, None, 0.0]
     assert report_failures(found, [judge_spec(found)]) == 1
-    told = capsys.readouterr().err
-    assert "judge a: 1 judgements failed" in told and "the disk is full" in told and "same command again" in told
+    message = capsys.readouterr().err
+    assert (
+        "judge a: 1 judgements failed" in message and "the disk is full" in message and "same command again" in message
+    )
     knowing.handler, asked = good, len(knowing.requests)
     again = ask(items(3), knowing.base)
     assert [one.statuses for one in again] == [["ok"] * 3] * 3

@@ -40,7 +40,7 @@ def test_a_judge_of_no_use_is_refused(text, reason):
         JudgeSpec.parse(text)
 
 
-def test_names_are_told_apart():
+def test_two_judges_of_one_name_are_refused():
     with pytest.raises(CommandError, match="two judges are called 'm'"):
         parse_judges(["hosted_vllm/m", "openai/m"])
     assert [spec.name for spec in parse_judges(["hosted_vllm/m", "b=openai/m"])] == ["m", "b"]

@@ -23,7 +23,7 @@ from flip_plugin.evals.judges.offline import (
 from flip_plugin.evals.judges.offline_engine import Lines
 from flip_plugin.serving.options import ServerOptions
 
-# Answers what it was asked, in the reverse order of each batch of lines; dies or refuses when told to.
+# Answers what it was asked, in the reverse order of each batch of lines; dies or refuses when message to.
 STUB = """
 import json, os, socket, sys, time
 connection = socket.socket(fileno=int(sys.argv[1]))
@@ -201,12 +201,12 @@ def test_options_behind_the_model():
     arguments = engine_arguments(options)
     assert arguments["tensor_parallel_size"] == 2
     assert "distributed_executor_backend" not in arguments
-    for text, told in (
+    for text, message in (
         ("m?colour=1", "'colour' is no option"),
         ("m?max_num_seqs=many", "no value"),
         ("vllm:", "names no"),
     ):
-        with pytest.raises(CommandError, match=told):
+        with pytest.raises(CommandError, match=message):
             offline_options(text)
 
 

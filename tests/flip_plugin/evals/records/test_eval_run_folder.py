@@ -31,7 +31,7 @@ def test_a_run_folder_is_written_and_read_again(options, items, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature was 0.7, now 0.0"),
         ({"max_tokens": 64}, "max_tokens was 512, now 64"),
@@ -43,7 +43,7 @@ def test_a_run_folder_is_written_and_read_again(options, items, tmp_path):
         ({"judges": [JudgeSpec("b", "hosted_vllm/m", BASE)]}, "it has judge a, too"),
     ],
 )
-def test_a_changed_option_is_refused_with_what_differs(options, items, tmp_path, change, told):
+def test_a_changed_option_is_refused_with_what_differs(options, items, tmp_path, change, message):
     from dataclasses import replace
 
     first = options(BASE, methods=("flip", "pairwise"))
@@ -51,7 +51,7 @@ def test_a_changed_option_is_refused_with_what_differs(options, items, tmp_path,
     before = (tmp_path / "run" / "config.json").read_bytes()
     with pytest.raises(CommandError) as caught:
         open_run(tmp_path / "run", "e", items=items(2), options=replace(first, **change))
-    assert told in str(caught.value) and "--overwrite" in str(caught.value)
+    assert message in str(caught.value) and "--overwrite" in str(caught.value)
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 

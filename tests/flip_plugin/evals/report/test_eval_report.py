@@ -142,7 +142,7 @@ def test_folders_are_found_below_and_unfinished_ones_are_named(runs, tmp_path):
         read_runs([tmp_path / "later"])
 
 
-def test_two_runs_of_one_name_are_told_apart(runs, tmp_path):
+def test_two_runs_of_one_name_have_their_folders_behind(runs, tmp_path):
     write_runs(tmp_path / "again", seed=2, items=8)
     found = read_runs([runs / "length", tmp_path / "again" / "length"])
     assert [run.name.split("/")[-1] for run in found.evals] == ["length", "length"]

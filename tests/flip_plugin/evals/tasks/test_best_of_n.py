@@ -176,7 +176,7 @@ def test_a_failing_metric_judge_ends_the_run_for_now(judge, candidates, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--sizes", "3"], "a knockout gives the best of 2, 4, 8, ... candidates, not of 3"),
         (["--sizes", "8"], "--sizes must be from 1 to the 4 candidates"),
@@ -185,9 +185,9 @@ def test_a_failing_metric_judge_ends_the_run_for_now(judge, candidates, tmp_path
         (["--metric", "ifeval"], "has no IFEval instructions"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_judge_is_asked(judge, candidates, tmp_path, capsys, more, told):
+def test_wrong_options_are_errors_before_the_judge_is_asked(judge, candidates, tmp_path, capsys, more, message):
     assert main(command(candidates, judge, tmp_path, *more)) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not judge.requests
 
 
@@ -365,7 +365,7 @@ def test_sampled_and_judged_in_one_command(judge, prompts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"id": "2", "prompt": "p", "responses": []}, "row 2: there is no response"),
         ({"id": "1", "prompt": "p", "responses": ["a"]}, "row 2: the id '1' was there before"),
@@ -373,8 +373,8 @@ def test_sampled_and_judged_in_one_command(judge, prompts, tmp_path):
         ({"id": "2", "prompt": "p", "responses": ["a"], "finish_reasons": ["stop", "stop"]}, "2 finish reasons"),
     ],
 )
-def test_bad_candidates_are_named(judge, tmp_path, capsys, row, told):
+def test_bad_candidates_are_named(judge, tmp_path, capsys, row, message):
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in ({"id": "1", "prompt": "p", "responses": ["a"]}, row)))
     assert main(command(path, judge, tmp_path)) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -220,7 +220,7 @@ def test_a_loose_reading_drops_end_lines_and_asterisks():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--checkpoints", "base"], "takes NAME=VALUE, not 'base'"),
         (["--checkpoints", "a=x", "a=y"], "two are called 'a'"),
@@ -229,10 +229,10 @@ def test_a_loose_reading_drops_end_lines_and_asterisks():
         (["--checkpoints", "a=x", "--tasks", "t", "--include_path", "/nowhere"], "no such folder"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_loaded(tmp_path, arguments, told):
+def test_wrong_use_is_an_error_before_anything_is_loaded(tmp_path, arguments, message):
     parser = argparse.ArgumentParser()
     grpo_table.add_arguments(parser)
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         grpo_table.run(parser.parse_args([*arguments, "--output", str(tmp_path)]))
 
 

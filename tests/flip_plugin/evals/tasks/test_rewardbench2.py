@@ -172,7 +172,7 @@ def test_invalid_replies_stand_beside_the_number(evaluate, knowing, tmp_path):
     assert results["Focus", "accuracy_skip"].value == 1
     assert results["Focus", "accuracy_wrong"].value == 0.5
     assert results["Focus", "accuracy"].invalid == 0.5 and results["Math", "accuracy"].invalid == 0
-    assert len(results["Focus", "accuracy"].runs) == 1  # greedy: one run unless told otherwise
+    assert len(results["Focus", "accuracy"].runs) == 1  # greedy: one run by default
     assert {body["temperature"] for body in knowing.requests} == {0}
 
 
@@ -216,12 +216,12 @@ def test_a_server_that_is_away_gives_missing_values(evaluate, judge, tmp_path, c
     assert evaluate(f"a=hosted_vllm/m@{judge.base}", rows=benchmark(), more=["--methods", "flip", "--seeds", "1"]) == 1
     results = load_results(tmp_path / "run")["cells"]
     assert all(result.value is None and "no such key" in result.note for result in results)
-    told = capsys.readouterr()
-    assert "no such key" in told.err and "same command again" in told.err and "–" in told.out
+    message = capsys.readouterr()
+    assert "no such key" in message.err and "same command again" in message.err and "–" in message.out
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--subsets", "Poetry"], "no rows of subset Poetry"),
         (["--seeds", "1", "1"], "--seeds names one twice"),
@@ -230,9 +230,9 @@ def test_a_server_that_is_away_gives_missing_values(evaluate, judge, tmp_path, c
         (["--similarity", "telepathy"], "telepathy"),
     ],
 )
-def test_wrong_options_are_errors_before_anything_is_asked(evaluate, knowing, tmp_path, capsys, more, told):
+def test_wrong_options_are_errors_before_anything_is_asked(evaluate, knowing, tmp_path, capsys, more, message):
     assert evaluate(f"hosted_vllm/m@{knowing.base}", rows=benchmark(), more=more) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not knowing.requests and not (tmp_path / "run").exists()
 
 

@@ -217,12 +217,12 @@ def command(tmp_path, judge):
     ]
 
 
-def test_the_command_says_what_it_costs_and_asks_no_more(command, judge, tmp_path, capsys):
+def test_plan_prints_the_number_of_calls_and_asks_nothing(command, judge, tmp_path, capsys):
     assert main([*command, "--plan"]) == 0
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     # 3 pairs: flip and pointwise 2 + 2 attacks, listwise 1 + 2, pairwise 2 + 4; strip: one echo each
-    assert "flip 12, pointwise 12, listwise 9, pairwise 18, flip+strip 3; together 54" in told
-    assert "at most 108 calls" in told and not judge.requests and not (tmp_path / "run").exists()
+    assert "flip 12, pointwise 12, listwise 9, pairwise 18, flip+strip 3; together 54" in message
+    assert "at most 108 calls" in message and not judge.requests and not (tmp_path / "run").exists()
     assert main(command) == 0
     assert len(judge.requests) == 108
     assert main(command) == 0  # again: nothing is asked twice
