@@ -76,7 +76,7 @@ class Exchange:
 
 
 class JudgedReward:
-    """Options of every judge.
+    """A judge that is asked one question about each response. These are the options of every judge.
 
     `client` replaces the client that `judge_model`, `api_base` and the judge options
     (`JudgeClient`'s keywords) would make. `max_context_length` is the judge's window in
