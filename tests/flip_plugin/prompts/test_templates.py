@@ -129,3 +129,9 @@ def test_the_answer_alone_is_asked_for_by_its_own_file(tmp_path):
     assert "REASONING" not in PromptSet.load().flip_messages("R", reasoning=False)[0]["content"]
     with pytest.raises(PromptError, match="FLIP_ANSWER_SYSTEM"):
         PromptSet.load(folder(tmp_path)).flip_messages("R", reasoning=False)
+
+
+def test_the_same_prompts_from_another_folder_are_equal(tmp_path):
+    for file in DEFAULT_FOLDER.glob("*.prompt"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert PromptSet.load(tmp_path) == PromptSet.load()

@@ -335,3 +335,17 @@ def test_choices_keep_their_reasoning():
         parse_best_index('{"REASONING": "why", "BEST_RESPONSE_INDEX": 9}', 2).problem
         == "the best response is 9, not 0..1"
     )
+
+
+@pytest.mark.parametrize("answer", ["...", "<the instruction>", "<instruction>", "[...your answer...]", "…"])
+def test_a_repeated_format_is_no_answer(answer):
+    reply = f"Use this form: {json.dumps({'REASONING': '...', 'INFERRED INSTRUCTION': answer})}"
+    assert "placeholder" in (parse_flip_reply(reply).problem or "")
+    both = f'{{"INFERRED INSTRUCTION": "Write a poem"}}\nThe form was {reply}'
+    assert parse_flip_reply(both).instruction == "Write a poem"
+
+
+def test_the_requested_key_goes_before_a_looser_one():
+    reply = '{"INFERRED INSTRUCTION": "Write a poem"}\n{"instruction": "draft"}'
+    assert parse_flip_reply(reply).instruction == "Write a poem"
+    assert parse_flip_reply(reply.partition("\n")[2]).instruction == "draft"

@@ -326,3 +326,27 @@ def test_import_is_quick_and_light():
     outputs = [run.stdout.split("\n") for run in runs]
     assert {lines[1] for lines in outputs} == {"[]"}
     assert min(float(lines[0]) for lines in outputs) < 0.3
+
+
+def test_paths_of_no_use_are_errors_at_the_start(judge, tmp_path):
+    (tmp_path / "notes").write_text("no database " * 100)
+    with pytest.raises(ValueError, match="notes cannot be used as a cache"):
+        flip(judge, cache_path=tmp_path / "notes")
+    with pytest.raises(ValueError, match="judge calls cannot be kept in"):
+        flip(judge, record=tmp_path / "notes" / "calls")
+
+
+def test_a_failing_similarity_costs_its_own_row_alone(judge):
+    judge.handler = lambda body: json.dumps({"INFERRED INSTRUCTION": "bad" if "row 3" in str(body) else "guess"})
+
+    def similarity(prediction, reference):
+        return 1 / (prediction != "bad")
+
+    results = flip(judge, similarity=similarity).score_batch(["guess"] * 6, [f"row {i}" for i in range(6)])
+    assert [result.score for result in results] == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert "ZeroDivisionError" in (results[3].error or "")
+
+
+async def test_an_empty_target_is_none(judge):
+    assert (await flip(judge).score(Target("  "), "x")).status == "no_target"
+    assert judge.requests == []

@@ -1,6 +1,6 @@
 import pytest
 
-from flip_plugin.text.echo import echo_share
+from flip_plugin.text.echo import echo_share, penalty, strip_echo
 
 TARGET = "Write a short poem about the cold northern sea in winter"
 
@@ -26,3 +26,19 @@ def test_echo(target, response, share):
 def test_echo_of_a_million_characters():
     assert echo_share(TARGET, "write short poem " * 60_000) == 0.0
     assert echo_share("write short poem " * 2_000, "write short poem " * 60_000) == 1.0
+
+
+def test_a_restatement_nested_in_itself_is_stripped():
+    asked = "Write a haiku about autumn leaves in Kyoto"
+    nested = "write haiku about write haiku about autumn autumn leaves leaves in Kyoto in Kyoto"
+    assert echo_share(asked, strip_echo(asked, nested)) == 0.0
+    assert strip_echo(asked, nested) == "leaves in Kyoto in Kyoto"
+
+
+def test_echo_without_spaces():
+    target = "请写一首关于秋天落叶的俳句"
+    said = f"你说：{target}。好的，红叶"
+    assert (echo_share(target, said), penalty(target, 1.0)) == (1.0, 0.0)
+    assert strip_echo(target, said) == "你说：。好的，红叶"
+    assert echo_share(target, "秋天的落叶很美") == 0.0
+    assert penalty("写一首诗", 1.0) == 1.0  # two words
