@@ -222,9 +222,9 @@ def test_a_parquet_row_is_refused_in_the_same_words(tmp_path, known):
 def test_the_command_names_row_and_reason(tmp_path, capsys):
     good, bad = write(tmp_path / "a.jsonl", [row()]), write(tmp_path / "b.jsonl", [row(), row(dataset="nope")])
     assert validate.main([str(good), str(bad)]) == 1
-    told = capsys.readouterr()
-    assert f"{good}: 1 rows, all good" in told.out
-    assert f"row 2 of {bad}, dataset: no verifier is called 'nope'" in told.err
+    printed = capsys.readouterr()
+    assert f"{good}: 1 rows, all good" in printed.out
+    assert f"row 2 of {bad}, dataset: no verifier is called 'nope'" in printed.err
     assert validate.main([str(bad), "--verifiers", "nope", "general-flip"]) == 0
 
 

@@ -30,7 +30,7 @@ def write_rows(path: Path, split: str, count: int, judge_type: str = "flip") -> 
 
 
 def tiny_flags(folder: Path, judge_type: str = "flip", /, **overrides: object) -> list[str]:
-    """Flags of a small run: 4 prompts x 4 samples a step, two steps unless told otherwise."""
+    """Flags of a small run: 4 prompts x 4 samples a step, two steps unless overridden."""
     flags: dict[str, object] = {
         "model_name_or_path": POLICY,
         "llm_judge_model": f"hosted_vllm/{JUDGE}",

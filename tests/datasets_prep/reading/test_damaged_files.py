@@ -65,12 +65,12 @@ def test_parquet_text_that_is_no_utf8_is_refused_by_row(tmp_path, capsys):
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"messages": [turns_of("Hi.")] * 3} | columns), file)
     assert validate.main([str(file)]) == 1
-    told = capsys.readouterr().err
-    assert f"{file}, row 3: holds text that cannot be read" in told
+    printed = capsys.readouterr().err
+    assert f"{file}, row 3: holds text that cannot be read" in printed
     for name in (file, tmp_path):  # the trainer, in the same words
         with pytest.raises(DatasetError) as caught:
             load_dataset_mixer([str(name), "1.0"], ["train"], 1)
-        assert f"error: {caught.value}\n" == told
+        assert f"error: {caught.value}\n" == printed
     with pytest.raises(DatasetError, match="row 3: holds text that cannot be read"):
         tag.tag(str(file), tmp_path / "out", "general-quality")
     with pytest.raises(DatasetError, match="row 3: holds text that cannot be read"):

@@ -198,8 +198,8 @@ def test_one_seed_one_set():
 
 def test_the_command_writes_all_sets(tmp_path, capsys):
     eval_sets.main(["--output", str(tmp_path), "--num_items", "2", "--num_conversations", "5", "--num_prompts", "3"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["rows"] == {"rewardbench2": 12, "wildchat": 5, "best_of_n": 3}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rows"] == {"rewardbench2": 12, "wildchat": 5, "best_of_n": 3}
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "best_of_n.jsonl",
         "rewardbench2.jsonl",
