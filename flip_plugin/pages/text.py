@@ -2,6 +2,7 @@
 
 A text in pieces is ``{"pieces": [...], "left_out": n}``: by turns not marked and marked (so the first piece may be
 empty), and how many characters were cut off, where some were. `assets/base.js` draws it (`marked`, `cutNote`).
+Where there are more items than a page may hold, `spread` chooses them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from flip_plugin.text.echo import echo_spans
 from flip_plugin.text.shared_words import Piece, shared_words
 from flip_plugin.text.similarity import normalize_answer
 
 Marked = dict[str, Any]
+T = TypeVar("T")
 
 # Control characters but tab and newline, line separators of JavaScript, what turns the direction of
 # writing, and halves of characters: harmless once escaped, but they hide what a text holds.
@@ -36,6 +39,24 @@ def visible(value: Any) -> str:
     'a⟨U+0000⟩b⟨U+202E⟩c'
     """
     return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", as_text(value).replace("\r\n", "\n"))
+
+
+def all_visible(value: Any, limit: int | None = None) -> Any:
+    """Nested data with every text in it made `visible`, keys too; `limit` cuts the values' texts."""
+    if isinstance(value, dict):
+        return {visible(str(key)): all_visible(item, limit) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [all_visible(item, limit) for item in value]
+    return visible(value[:limit]) if isinstance(value, str) else value
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, at even distances, or all of them when there are fewer.
+
+    >>> spread("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def clip(value: Any, limit: int) -> dict[str, Any]:

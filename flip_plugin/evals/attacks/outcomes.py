@@ -24,7 +24,7 @@ from flip_plugin.evals.attacks import instruction_of
 from flip_plugin.evals.attacks.pairs import ALONE, BAD, GOOD, Pairs, alone_id, score_at, stripped_id, together_id, win
 from flip_plugin.evals.records.items import Judgement, Result, has_failed
 from flip_plugin.evals.stats.paired import PAIRED
-from flip_plugin.evals.stats.results import mean_result
+from flip_plugin.evals.stats.results import mean_result, wide_console
 from flip_plugin.evals.stats.scoring import difference, mean_of_known
 from flip_plugin.text.echo import echo_share, penalty
 
@@ -110,12 +110,9 @@ def robustness_results(
 
 def print_table(results: Sequence[Result]) -> None:
     """A table (rich) a judge, a row an attack, a column a method: wins before and under it, shift, invalid share."""
-    from rich.console import Console
     from rich.table import Table as Grid
 
-    console = Console()
-    if not console.is_terminal:  # a log has no width of its own
-        console = Console(width=200)
+    console = wide_console(200)
     by_place = {(result.judge, result.method, result.group, result.metric): result for result in results}
     rows = list(dict.fromkeys(result.method for result in results))
     groups = list(dict.fromkeys(result.group for result in results if result.metric == "wins"))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from flip_plugin.evals.records.items import Judgement, Result, has_failed
 from flip_plugin.evals.stats.intervals import estimate
 from flip_plugin.evals.stats.scoring import invalid_share
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: (item id, seed) -> a figure of that item in that run.
 Values = Mapping[tuple[str, int], float | None]
@@ -72,7 +76,6 @@ def print_results(
 
     Results show value ± half the 95% interval, in percent or as they are; without a value, a dash. Below: `rules`.
     """
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title + (" (%, ± half the 95% interval)" if percent else " (± half the 95% interval)"))
@@ -91,9 +94,7 @@ def print_results(
         invalid = None if widest is None else widest.invalid
         shown = [_value(result, 100 if percent else 1) for result in row]
         table.add_row(judge, method, *shown, "–" if invalid is None else f"{100 * invalid:.1f}")
-    console = Console()
-    if not console.is_terminal:  # a log has no width of its own
-        console = Console(width=max(120, 30 + 16 * (len(columns) + 2)))
+    console = wide_console(max(120, 30 + 16 * (len(columns) + 2)))
     console.print(table)
     for rule in rules:
         console.print(f"- {rule}", style="dim", highlight=False, markup=False)
@@ -101,6 +102,14 @@ def print_results(
         (result.judge, result.note) for result in results if result.note and result.group == "all"
     ):
         console.print(f"{judge}: {note}", highlight=False, markup=False)
+
+
+def wide_console(width: int) -> Console:
+    """Where tables are printed: the terminal, or `width` characters of a log, which has no width of its own."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 def _heading(group: str, metric: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.files.jsonl import read_jsonl
-from flip_plugin.pages.text import visible
+from flip_plugin.pages.text import spread, visible
 from open_instruct.report.numbers import Row, number
 
 MAX_POINTS = 2000  # on a curve: more than a screen has pixels
@@ -91,11 +91,6 @@ def _read_metrics(path: Path, notes: list[str]) -> list[Row]:
         if (step := number(row.get("training_step"))) is not None:
             steps[step].update(row)
     return [steps[step] for step in sorted(steps)]
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items, at even distances, or all of them when there are fewer."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def thin(metrics: list[Row], limit: int) -> list[Row]:

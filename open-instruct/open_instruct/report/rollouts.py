@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flip_plugin.files.jsonl import read_jsonl
-from flip_plugin.pages.text import as_text, clip, mark_echo, mark_shared, visible
+from flip_plugin.pages.text import as_text, clip, mark_echo, mark_shared, spread, visible
 from open_instruct.report.numbers import MAX_CHARS, Row, number
-from open_instruct.report.reading import Run, rows, spread
+from open_instruct.report.reading import Run, rows
 
 MAX_SAMPLES = 3000  # rollouts in the page: about 10 MB at 3 KB each, which a phone still opens
 #: Groups with a missing score come first, up to this share of the page: they are few, and what one looks for.

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from flip_plugin.files.redaction import without_secrets
-from flip_plugin.pages.text import visible
+from flip_plugin.pages.text import all_visible
 from open_instruct.config.flags import GROUPS
 from open_instruct.report.numbers import MAX_CHARS, Row
 
@@ -17,12 +17,14 @@ def settings(configs: Sequence[Row]) -> Row:
 
     A flag that this version does not know is in the group "other flags".
     """
-    shown = [_cleaned(without_secrets(config)) for config in configs]
+    shown = [all_visible(without_secrets(config), MAX_CHARS) for config in configs]
     given: list[Row] = [config["flags"] if isinstance(config.get("flags"), dict) else {} for config in shown]
     named: set[str] = set()
     groups: list[Row] = []
     for group in GROUPS:
-        flags = [_flag(one.name, given, _cleaned(_default(one)), one.metadata["help"]) for one in fields(group)]
+        flags = [
+            _flag(one.name, given, all_visible(_default(one), MAX_CHARS), one.metadata["help"]) for one in fields(group)
+        ]
         named |= {one.name for one in fields(group)}
         flags = [flag for flag in flags if flag is not None]
         if flags:
@@ -46,11 +48,3 @@ def _flag(name: str, given: Sequence[Row], default: Any, help_text: str) -> Row 
 
 def _default(field: Any) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {visible(str(key)): _cleaned(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(item) for item in value]
-    return visible(value[:MAX_CHARS]) if isinstance(value, str) else value

@@ -16,7 +16,7 @@ from flip_plugin.evals.records.items import METHODS
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.text import MAX_CHARS, cut
 from flip_plugin.files.jsonl import read_jsonl
-from flip_plugin.pages.text import mark_shared, visible
+from flip_plugin.pages.text import mark_shared, spread, visible
 
 MAX_ITEMS = 120
 MAX_RESPONSES = 16
@@ -80,7 +80,7 @@ def _chosen(run: str, items: Sequence[Row], judged: Mapping[str, list[Row]], roo
     by_kind: dict[str, list[Row]] = defaultdict(list)
     for item in items:
         by_kind[kind_of(item, judged[item["id"]])].append(item)
-    queues = [_spread(by_kind[kind], room) for kind in KINDS if kind in by_kind]
+    queues = [spread(by_kind[kind], room) for kind in KINDS if kind in by_kind]
     picked: list[tuple[str, Row]] = []
     turn = 0
     while len(picked) < room and any(len(queue) > turn for queue in queues):
@@ -90,10 +90,6 @@ def _chosen(run: str, items: Sequence[Row], judged: Mapping[str, list[Row]], roo
                 picked.append((kind_of(item, judged[item["id"]]), item))
         turn += 1
     return [_shown(run, kind, item, judged[item["id"]]) for kind, item in picked]
-
-
-def _spread(items: Sequence[Row], count: int) -> list[Row]:
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def kind_of(item: Row, judgements: Sequence[Row]) -> str:

@@ -13,7 +13,7 @@ from flip_plugin.evals.report.output.inspection import KINDS, inspect_runs
 from flip_plugin.evals.report.output.tables import Section
 from flip_plugin.evals.report.text import flat
 from flip_plugin.pages import render_page
-from flip_plugin.pages.text import visible
+from flip_plugin.pages.text import all_visible, visible
 
 #: In the order in which they run, behind those of `flip_plugin.pages`.
 SCRIPTS = ("charts.js", "tables.js", "items.js", "main.js")
@@ -35,8 +35,8 @@ def page_data(
         "title": TITLE,
         "written": written,
         "notes": [visible(note) for note in runs.notes],
-        "claims": [_cleaned(asdict(claim)) for claim in claims],
-        "sections": [_cleaned(asdict(section)) for section in made],
+        "claims": [all_visible(asdict(claim)) for claim in claims],
+        "sections": [all_visible(asdict(section)) for section in made],
         "runs": [_about(run) for run in runs.evals]
         + [
             {
@@ -85,11 +85,3 @@ def _about(run: EvalRun) -> dict[str, Any]:
 def _judge(judge: Mapping[str, Any]) -> str:
     where = "loaded by vLLM" if judge.get("offline") else judge.get("api_base") or "provider's own address"
     return f"{judge.get('name')}: {judge.get('model')} ({where})"
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {visible(str(key)): _cleaned(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value]
-    return visible(value) if isinstance(value, str) else value
