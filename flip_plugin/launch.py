@@ -201,7 +201,7 @@ def run(script: str, flags: Sequence[str]) -> None:
         sys.meta_path.remove(hook)
         failed = sys.exc_info()[0] not in (None, SystemExit)
         if not hook.done and not failed:
-            _say(f"{script} never imported {HOOKED}: FLIP had no part in this run")
+            _print(f"{script} never imported {HOOKED}: FLIP had no part in this run")
 
 
 class AfterImport(MetaPathFinder):
@@ -242,10 +242,10 @@ def register(ground_truth_utils: ModuleType) -> None:
     replaced = getattr(ground_truth_utils, "JUDGE_PROMPT_MAP", {}).pop("flip", None)
     verifier = flip_plugin.verifier.FlipVerifier
     note = " (in place of this checkout's judge type 'flip')" if replaced is not None else ""
-    _say(f"general-flip is {verifier.__module__}.{verifier.__qualname__}{note}")
+    _print(f"general-flip is {verifier.__module__}.{verifier.__qualname__}{note}")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"[flip_plugin] {text}", file=sys.stderr, flush=True)
 
 

@@ -47,7 +47,9 @@ def known_verifiers() -> dict[str, Any]:
         elif offered is not None:
             known[point.name.lower()] = None
     for point in plugins.entry_points(JUDGE_GROUP):
-        known[f"general-{_load(point).name}".lower()] = None
+        spec = _load(point)
+        name = point.name if spec is None else spec.name
+        known[f"general-{name}".lower()] = None
     return known
 
 
