@@ -43,16 +43,18 @@ Without a terminal, or with NO_COLOR set, the text is plain.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip inspect``."""
     parser.add_argument("input", help="a file or folder of judge calls")
-    parser.add_argument("--status", choices=STATUSES, help="calls that ended so")
-    parser.add_argument("--judge_type", help="flip, quality, listwise, pairwise")
-    parser.add_argument("--contains", help="calls with this text in target, reply or request, in any case")
-    parser.add_argument("--id", help="the call whose id begins so")
+    parser.add_argument("--status", choices=STATUSES, help="only calls with this status")
+    parser.add_argument("--judge_type", help="only calls of this type: flip, quality, listwise, pairwise")
+    parser.add_argument(
+        "--contains", help="only calls with this text in target, reply or request; upper and lower case are the same"
+    )
+    parser.add_argument("--id", help="only the call whose id begins with this")
     parser.add_argument(
         "--sort",
         choices=("score", "-score", "echo", "-echo", "seconds", "-seconds"),
-        help="a minus: highest first; what has none comes last",
+        help="lowest first; with a minus, highest first; calls without the value come last",
     )
-    parser.add_argument("--limit", type=_count, default=10, help="calls to show (10)")
+    parser.add_argument("--limit", type=_count, default=10, help="calls to show (default: 10)")
     parser.add_argument("--full", action="store_true", help="whole texts, and the judge's reply as it came")
     parser.add_argument("--summary", action="store_true", help="counts, scores, tokens and times of the chosen calls")
 

@@ -20,17 +20,21 @@ kept, or the judge_calls folder of a training run.
   flip rescore --input output/tiny_flip/judge_calls --output rouge.jsonl --similarity rouge_l
   flip rescore --input calls --output penalised.jsonl --flip_echo penalise
 
-The policy `strip` changes what the judge reads, so it can be neither put on nor taken off here.
+The policy `strip` changes what the judge reads, so it can be neither added nor removed here.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``flip rescore``."""
     parser.add_argument("--input", required=True, help="a file or folder of judge calls")
-    parser.add_argument("--output", required=True, type=Path, help="a line a call: score before and now")
-    parser.add_argument("--similarity", default="f1", help="f1, unicode_f1, rouge_l, embedding:MODEL (f1)")
+    parser.add_argument("--output", required=True, type=Path, help="a line for each call: its score before and now")
+    parser.add_argument("--similarity", default="f1", help="f1, unicode_f1, rouge_l or embedding:MODEL (default: f1)")
     parser.add_argument(
-        "--flip_echo", "--echo", dest="echo", choices=ECHO_POLICIES, help="(the policy that each call was made under)"
+        "--flip_echo",
+        "--echo",
+        dest="echo",
+        choices=ECHO_POLICIES,
+        help="(default: the policy that each call was made under)",
     )
 
 

@@ -32,11 +32,13 @@ INPUT_FIELDS = ("messages", "prompt", "response")
 
 DESCRIPTION = """\
 Judge the responses in a JSONL file. Each row holds `messages` (OpenAI's form) or `prompt`
-(text), and `response`; `finish_reason` is used where it is there. Every row comes out once,
-in order, with score, status, inferred_instruction, target, reasoning, echo, usage, seconds,
-error and similarity added. `score` is null where a judgement failed; `status` says why.
-Stopped or killed, it goes on where it was when the same command is run again; on a finished output,
-that asks for the rows whose judge failed, and for no others. OUTPUT.settings says what it was made with.
+(text), `response`, and `finish_reason` if you have it. Every row comes out once, in order, with
+score, status, inferred_instruction, target, reasoning, echo, usage, seconds, error and similarity
+added. `score` is null where a judgement failed; `status` says why.
+
+If it is stopped or killed, run the same command again: it continues where it was. On a finished output
+the same command judges again the rows whose judge failed, and no others. OUTPUT.settings has the
+settings that the output was made with.
 
   flip serve --model Qwen/Qwen3-4B                      # a judge, in another terminal
   export HOSTED_VLLM_API_BASE=http://127.0.0.1:8000/v1  # as it prints
@@ -55,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     reward = parser.add_argument_group("the reward")
     reward.add_argument(
-        "--judge_type", default="flip", choices=("flip", "quality"), help="quality: a pointwise rating instead"
+        "--judge_type",
+        default="flip",
+        choices=("flip", "quality"),
+        help="flip: infer the instruction; quality: rate the response (default: flip)",
     )
     reward.add_argument(
         "--target",
@@ -63,33 +68,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "user", "system"),
         help="what is recovered; auto: the system prompt where there is one, else the last user turn",
     )
-    reward.add_argument("--similarity", default="f1", help="f1, unicode_f1, rouge_l, embedding:MODEL (f1)")
+    reward.add_argument("--similarity", default="f1", help="f1, unicode_f1, rouge_l or embedding:MODEL (default: f1)")
     reward.add_argument(
         "--flip_echo",
         "--echo",
         dest="echo",
         default="report",
         choices=ECHO_POLICIES,
-        help="what to do about a response that restates its instruction (report)",
+        help="what to do about a response that restates its instruction (default: report)",
     )
-    reward.add_argument("--answer_only", action="store_true", help="no reasoning before the judge's answer")
+    reward.add_argument("--answer_only", action="store_true", help="the judge answers at once, without reasoning first")
     reward.add_argument("--skip_truncated", action="store_true", help="no score where finish_reason is 'length'")
 
     judge = parser.add_argument_group("the judge")
     judge.add_argument("--judge_model", required=True, help="LiteLLM name, e.g. hosted_vllm/Qwen/Qwen3-4B")
-    judge.add_argument("--api_base", help="the judge's URL; commas separate several ($HOSTED_VLLM_API_BASE)")
+    judge.add_argument(
+        "--api_base", help="the judge's URL, or several with commas between (default: $HOSTED_VLLM_API_BASE)"
+    )
     judge.add_argument("--preset", choices=("paper",), help="the published settings; other flags override them")
-    judge.add_argument("--prompts", help="folder of *.prompt files instead of ours, such as the published one")
-    judge.add_argument("--temperature", type=float, help="(0)")
-    judge.add_argument("--max_tokens", type=int, help="of the judge's reply (512)")
+    judge.add_argument("--prompts", help="folder of *.prompt files to use in place of ours")
+    judge.add_argument("--temperature", type=float, help="of the judge's sampling (default: 0)")
+    judge.add_argument("--max_tokens", type=int, help="length of the judge's reply, at most (default: 512)")
     judge.add_argument(
         "--max_context_length",
         type=int,
-        help="the judge's window in tokens; longer responses lose their middle (what the server says)",
+        help="the judge's window in tokens; longer responses lose their middle (default: what its server says)",
     )
-    judge.add_argument("--timeout", type=float, help="seconds a call, retries included (60)")
-    judge.add_argument("--max_concurrency", type=int, help="calls in flight (64)")
-    judge.add_argument("--seed", type=int, help="of the judge's sampling")
+    judge.add_argument("--timeout", type=float, help="seconds for a judgement, with its retries (default: 60)")
+    judge.add_argument("--max_concurrency", type=int, help="calls in flight at a time (default: 64)")
+    judge.add_argument("--seed", type=int, help="seed of the judge's sampling")
     judge.add_argument("--thinking", action="store_true", help="let the judge think first; raise --max_tokens, too")
     judge.add_argument("--no_schema", action="store_true", help="do not ask for structured output")
 

@@ -75,13 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is served")
     what.add_argument("--model", required=True, help="Hugging Face id, or a folder with a saved model")
     what.add_argument("--served_name", help="the name that clients use (default: --model)")
-    what.add_argument("--num_replicas", type=_positive, default=1)
+    what.add_argument("--num_replicas", type=_positive, default=1, help="servers of the model (default: 1)")
     what.add_argument("--max_model_len", type=_positive, help="window in tokens (default: the model's own)")
-    what.add_argument("--dtype", default="auto", help="auto, bfloat16, float16, float32")
+    what.add_argument("--dtype", default="auto", help="auto, bfloat16, float16 or float32 (default: auto)")
     where = parser.add_argument_group("where")
-    where.add_argument("--host", default="127.0.0.1", help="address to bind; 0.0.0.0: all (default: %(default)s)")
+    where.add_argument("--host", default="127.0.0.1", help="address to bind; 0.0.0.0 binds all (default: %(default)s)")
     where.add_argument(
-        "--port", type=int, default=0, help="of the first replica, the next take those that follow; 0: any free ones"
+        "--port",
+        type=int,
+        default=0,
+        help="port of the first replica; the others take the next ones (default: 0, any free ones)",
     )
     where.add_argument(
         "--api_key_file",
@@ -89,17 +92,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file that holds the key which clients must send (default: "
         "HOSTED_VLLM_API_KEY, else one is made where --host is wider than loopback)",
     )
-    where.add_argument("--no_api_key", action="store_true", help="let anybody in")
+    where.add_argument("--no_api_key", action="store_true", help="ask clients for no key")
     where.add_argument(
         "--address", help="Ray cluster to attach to, HOST:PORT or auto (default: RAY_ADDRESS, else Ray is started here)"
     )
     size = parser.add_argument_group("size")
-    size.add_argument("--device", choices=("auto", "gpu", "cpu"), default="auto")
-    size.add_argument("--tensor_parallel_size", type=_positive, default=1, help="GPUs of each replica")
-    size.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of each GPU (default 0.9)")
-    size.add_argument("--max_num_seqs", type=_positive, default=128, help="requests at a time, the others wait")
-    parser.add_argument("--log_dir", type=Path, default=Path("judge_logs"), help="one log per replica")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds that loading may take (default 900)")
+    size.add_argument("--device", choices=("auto", "gpu", "cpu"), default="auto", help="(default: auto)")
+    size.add_argument("--tensor_parallel_size", type=_positive, default=1, help="GPUs of each replica (default: 1)")
+    size.add_argument(
+        "--gpu_memory_utilization", type=float, default=0.9, help="share of each GPU's memory (default: 0.9)"
+    )
+    size.add_argument(
+        "--max_num_seqs", type=_positive, default=128, help="requests at a time; the others wait (default: 128)"
+    )
+    parser.add_argument(
+        "--log_dir",
+        type=Path,
+        default=Path("judge_logs"),
+        help="folder for a log of each replica (default: judge_logs)",
+    )
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds that loading may take (default: 900)")
     parser.add_argument(
         "--vllm_args",
         nargs=argparse.REMAINDER,
