@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import Judgement
-from flip_plugin.files.jsonl import as_line, mend_last_line, open_for_append, read_as
+from flip_plugin.files.jsonl import as_line, open_for_append, read_as
 from flip_plugin.files.locks import InUseError, folder_lock
 
 FOLDER = "judgements"
@@ -34,9 +34,11 @@ class Journal:
             raise CommandError(
                 f"another process is judging into {self.folder.parent}{error.holder}: wait for it, or end it"
             ) from None
-        for file in self.folder.glob("*.jsonl"):
-            mend_last_line(file)
-        self._before = read_judgements(self.folder.parent)
+        try:
+            self._before = read_judgements(self.folder.parent)
+        except CommandError:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
