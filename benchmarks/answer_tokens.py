@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import WORLD, judge_server
+from helpers.tiny_runs import WORLD, judge_server
 
 from datasets_prep.tiny_world.language.grammar import (
     constraints_satisfied,

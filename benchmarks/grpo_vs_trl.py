@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import ROOT, WORLD, Results, judge_server, make_rows
+from helpers.tiny_runs import ROOT, WORLD, Results, judge_server, make_rows
+from helpers.watched_run import RunFailed, Watched, profile, watch
 from trl_run import GENERATIONS, Settings
-from watched_run import RunFailed, Watched, profile, watch
 
 JUDGE_MODEL = f"hosted_vllm/{WORLD / 'judge'}"
 PROMPTS, SAMPLES = 16, 8

@@ -19,8 +19,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tiny_runs import ROOT, TAIL, Results, disturbance, flags, judge_server, make_policy, make_rows, mean, stages
-from watched_run import RunFailed, watch
+from helpers.tiny_runs import (
+    ROOT,
+    TAIL,
+    Results,
+    disturbance,
+    flags,
+    judge_server,
+    make_policy,
+    make_rows,
+    mean,
+    stages,
+)
+from helpers.watched_run import RunFailed, watch
 
 GROUPS, LENGTHS, SCALES = (4, 8, 16), (32, 64, 128), (1, 4)
 BASE = (8, 64, 1)

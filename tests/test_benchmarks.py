@@ -16,8 +16,8 @@ def compare(monkeypatch):
     import grpo_vs_trl
 
     yield grpo_vs_trl
-    for name in ("grpo_vs_trl", "trl_run", "tiny_runs", "watched_run", "step_profile"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name in ("grpo_vs_trl", "trl_run") or name.startswith("helpers")]:
+        del sys.modules[name]
 
 
 def run_of(compare, system, number, rate):
@@ -47,7 +47,7 @@ def test_a_stopped_benchmark_goes_on_with_its_settings(compare, tmp_path):
 
 
 def test_a_run_is_read_between_steps_a_failure_says_why(compare, tmp_path):
-    import watched_run
+    from helpers import watched_run
 
     work = """
 import time

@@ -45,13 +45,12 @@ def test_nccl_brings_the_learners_weights_to_the_engine(torch):
             assert pair.differences(sample).mean() < 0.2 * apart and sample.weights_version == version
 
 
-def test_a_sleeping_engine_gives_memory_back_and_wakes_with_new_weights(torch):
+def test_a_sleeping_engine_frees_memory_and_wakes_current(torch):
     def free():
         return torch.cuda.mem_get_info(0)[0]
 
-    args = sync_args(
-        learning_rate=STEP, **ONE_GPU, async_steps=0
-    )  # nothing runs ahead, so engine and learner take turns
+    # Nothing runs ahead, so engine and learner take turns.
+    args = sync_args(learning_rate=STEP, **ONE_GPU, async_steps=0)
     with connected_pair(args, "bfloat16", gpus=(LEARNER, ENGINE)) as pair:
         greedy = pair.sample(temperature=0.0).token_ids
         awake, total = torch.cuda.mem_get_info(0)

@@ -15,7 +15,7 @@ from typing import Any
 from flip_plugin.files.atomic import write_json
 from flip_plugin.versions import package_versions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WORLD = ROOT / "datasets_prep" / "tiny_world" / "models"
 MAX_PROMPT = 64
 #: The tiny policy's shape: layers and width. Twice the width is four times the weights of a layer.

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from step_profile import TAG, processes
+
+from helpers.run_processes import TAG, processes
 
 #: What both trainers print when a step is over.
 STEP = re.compile(r"step\s+(\d+)/\d+")

@@ -1,0 +1,1 @@
+"""What several benchmarks share: training runs in the tiny world, and watching their processes."""
