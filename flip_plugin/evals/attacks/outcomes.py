@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from flip_plugin.evals.attacks import instruction_of
 from flip_plugin.evals.attacks.pairs import ALONE, BAD, GOOD, Pairs, alone_id, score_at, stripped_id, together_id, win
-from flip_plugin.evals.records.items import Judgement, Result, has_failed
+from flip_plugin.evals.records.items import Judgement, Key, Result, has_failed
 from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.evals.stats.results import mean_result, wide_console
 from flip_plugin.evals.stats.scoring import difference, mean_of_known
@@ -32,8 +32,8 @@ EVALUATION = "robustness"
 FLIP_ROWS = {"report": "flip", "strip": "flip+strip", "penalise": "flip+penalise"}
 
 Values = dict[tuple[str, int], float | None]
-# (judge, method, item id, seed) -> judgement
-Table = Mapping[tuple[str, str, str, int], Judgement]
+# By what makes two judgements the same.
+Table = Mapping[Key, Judgement]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def outcome(
     def judgement_of(item_id: str) -> Judgement | None:
         # Items that the policy does not change were judged once, as they are.
         changed = policy == "strip" and stripped_id(item_id) in stripped
-        judgement = table.get((judge, method, stripped_id(item_id) if changed else item_id, seed))
+        judgement = table.get(Key(judge, method, stripped_id(item_id) if changed else item_id, seed))
         if judgement is not None and has_failed(judgement):  # what the server failed in part is not judged yet
             judgement = replace(judgement, scores=[None] * len(judgement.scores))
         return penalised(judgement) if policy == "penalise" else judgement
@@ -279,7 +279,7 @@ def _has_strip(pairs: Pairs, table: Table, judge: str) -> bool:
     if not pairs.stripped:
         return pairs.stripped is not None
     ids = {item.id for item in pairs.stripped or ()}
-    return any(key[0] == judge and key[2] in ids for key in table)
+    return any(key.judge == judge and key.item in ids for key in table)
 
 
 def _echo_results(pairs: Pairs, judge: str) -> list[Result]:

@@ -21,7 +21,7 @@ from flip_plugin.errors import CommandError
 from flip_plugin.evals.judges.methods import MethodJudge, make_method
 from flip_plugin.evals.judges.options import EvalOptions
 from flip_plugin.evals.judges.spec import JudgeSpec, open_model
-from flip_plugin.evals.records.items import EvalItem, Judgement, has_failed
+from flip_plugin.evals.records.items import EvalItem, Judgement, Key, has_failed
 from flip_plugin.evals.records.journal import Journal, read_judgements
 
 __all__ = ["MAX_FAILURES_IN_A_ROW", "Judgements", "has_failed", "judge_items", "read_judgements", "report_failures"]
@@ -68,7 +68,7 @@ def judge_items(
         raise CommandError(f"{len(items)} items have {len(ids)} ids: each must have its own")
     with Journal(run_dir) as journal:
         work = {
-            (spec.name, method, item.id, seed): item
+            Key(spec.name, method, item.id, seed): item
             for spec in judges
             for seed in seeds
             for method in methods
@@ -81,7 +81,7 @@ def judge_items(
         with tqdm(total=len(work), initial=len(work) - len(open_work), unit="item", desc="judged") as bar:
             session = _Session(journal, options, bar, done, sum(map(_invalid, done.values())))
             for spec in judges:
-                mine = {key: item for key, item in open_work.items() if key[0] == spec.name}
+                mine = {key: item for key, item in open_work.items() if key.judge == spec.name}
                 error = _ask_one_judge(session, spec, mine) if mine else None
                 if error is not None:
                     errors[spec.name] = error
@@ -113,7 +113,7 @@ class _Session:
     journal: Journal
     options: EvalOptions
     bar: Any
-    done: dict[tuple[str, str, str, int], Judgement]
+    done: dict[Key, Judgement]
     invalid: int
     failed_in_a_row: int = field(default=0)
 
@@ -131,20 +131,20 @@ class _Session:
             raise JudgeFailed(str(judgement.error))
 
 
-def _ask_one_judge(session: _Session, spec: JudgeSpec, work: dict[Any, EvalItem]) -> str | None:
+def _ask_one_judge(session: _Session, spec: JudgeSpec, work: dict[Key, EvalItem]) -> str | None:
     """None when all was asked; else the reason why not, which is printed at once."""
     session.failed_in_a_row = 0
     session.bar.set_description(spec.name)
     try:
         with open_judge(spec, session.options) as client_of:
-            for seed in dict.fromkeys(key[3] for key in work):
+            for seed in dict.fromkeys(key.seed for key in work):
                 client = client_of(seed)
                 options = session.options.method_options()
                 method = {
                     name: make_method(name, client, judge=spec.name, seed=seed, **options)
-                    for name in dict.fromkeys(key[1] for key in work if key[3] == seed)
+                    for name in dict.fromkeys(key.method for key in work if key.seed == seed)
                 }
-                todo = ((method[key[1]], item) for key, item in work.items() if key[3] == seed)
+                todo = ((method[key.method], item) for key, item in work.items() if key.seed == seed)
                 asyncio.run(_ask(session, todo, client.max_concurrency))
     except (JudgeFailed, CommandError) as error:
         reason = (

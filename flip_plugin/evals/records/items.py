@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Method = Literal["flip", "pointwise", "listwise", "pairwise"]
 METHODS: tuple[Method, ...] = ("flip", "pointwise", "listwise", "pairwise")
@@ -35,9 +35,18 @@ class EvalItem:
         return asdict(self)
 
 
+class Key(NamedTuple):
+    """What makes two judgements the same: `item` is the item's id."""
+
+    judge: str
+    method: str
+    item: str
+    seed: int
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """What one judge said of one item by one method in one run; a line of ``judgements/*.jsonl``.
+    """One judge's reply about one item by one method in one run; a line of ``judgements/*.jsonl``.
 
     `scores` has a place for each response, None where there is no score. `statuses` are the
     statuses of all that was asked (`flip_plugin.reward.result.Status`): one a response for flip and
@@ -59,9 +68,9 @@ class Judgement:
     error: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What makes two judgements the same: (judge, method, item, seed)."""
-        return self.judge, self.method, self.id, self.seed
+    def key(self) -> Key:
+        """What makes two judgements the same."""
+        return Key(self.judge, self.method, self.id, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Judgement
+from flip_plugin.evals.records.items import Judgement, Key
 from flip_plugin.files.jsonl import as_line, open_for_append, read_as
 from flip_plugin.files.locks import InUseError, folder_lock
 
@@ -66,7 +66,7 @@ def read_judgements(run_dir: str | Path) -> list[Judgement]:
 
     Raises `CommandError` for any other line that is no judgement, with file and number.
     """
-    by_key: dict[Any, Judgement] = {}
+    by_key: dict[Key, Judgement] = {}
     for file in sorted((Path(run_dir) / FOLDER).glob("*.jsonl")):
         by_key.update((one.key, one) for one in _read(file))
     return list(by_key.values())

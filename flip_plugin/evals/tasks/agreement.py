@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.records.items import Judgement, Result, has_failed
+from flip_plugin.evals.records.items import Judgement, Key, Result, has_failed
 from flip_plugin.evals.records.runs import open_run
 from flip_plugin.evals.records.saved import check_output, names_of, read_run
 from flip_plugin.evals.stats.intervals import bootstrap, estimate
@@ -235,7 +235,7 @@ def _defined(one: Sequence[float], other: Sequence[float], statistic: Callable[[
 
 def _read(paths: Sequence[Path]) -> list[Judgement]:
     """The judgements of all runs. Raises `CommandError` where two have one key, or an id means two items."""
-    by_key: dict[tuple[str, str, str, int], Judgement] = {}
+    by_key: dict[Key, Judgement] = {}
     prompts: dict[str, Any] = {}
     for path in paths:
         items, judgements = read_run(path)

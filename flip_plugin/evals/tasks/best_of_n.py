@@ -40,7 +40,7 @@ from flip_plugin.evals.stats.scoring import invalid_share, picks
 from flip_plugin.files.locks import hold
 from flip_plugin.reward.ranking import Comparison
 
-NAME = "best_of_n"
+EVALUATION = "best_of_n"
 SIZES = (1, 2, 4, 8, 16)
 ORACLE, RANDOM = "oracle", "random"
 # The judge of the two lines that need none.
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = open_run(
         options.output,
-        NAME,
+        EVALUATION,
         items=candidates,
         options=options,
         settings={"sizes": list(sizes), "metric": metric, "candidates": m},
@@ -203,7 +203,12 @@ def make_results(table: Table, judgements: Sequence[Judgement], options: EvalOpt
             }
             for n in table.sizes
         }
-        place: dict[str, Any] = {"evaluation": NAME, "judge": spec.name, "metric": table.metric, "seeds": options.seeds}
+        place: dict[str, Any] = {
+            "evaluation": EVALUATION,
+            "judge": spec.name,
+            "metric": table.metric,
+            "seeds": options.seeds,
+        }
         place["ids"] = [item.id for item in table.items]
         for method in options.methods:
             results += [_result(picks_of[n][method], table, method, n, place) for n in table.sizes]
@@ -267,7 +272,12 @@ def _bounds(table: Table) -> list[Result]:
                 metric = table.metric_of(item.id)
                 weights = pick_weights(metric if method == ORACLE else [0.0] * len(metric), n)
                 worth[item.id, 0] = expected(weights, metric)
-            place: dict[str, Any] = {"evaluation": NAME, "judge": NO_JUDGE, "group": f"N={n}", "metric": table.metric}
+            place: dict[str, Any] = {
+                "evaluation": EVALUATION,
+                "judge": NO_JUDGE,
+                "group": f"N={n}",
+                "metric": table.metric,
+            }
             results.append(mean_result(worth, method=method, note=table.note, **place))
     return results
 

@@ -26,7 +26,7 @@ from flip_plugin.evals.stats.results import MISSING_RULE, print_results
 from flip_plugin.evals.stats.scoring import RULES, invalid_share
 from flip_plugin.evals.stats.ties import TIES_ID, Margins, margins, ties_score
 
-NAME = "rewardbench2"
+EVALUATION = "rewardbench2"
 DATA, SPLIT = "allenai/reward-bench-2", "test"
 SUBSETS = ("Focus", "Factuality", "Precise IF", "Math")
 KNOWN = (*SUBSETS, "Safety", TIES)
@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     subsets = subsets_of(args)
     items = load_items(options.data, subsets, split=options.split, limit=options.limit)
     rules = [*RULES, MISSING_RULE, AVERAGES_RULE, PAIRED_RULE, *([TIES_RULE] if TIES in subsets else [])]
-    folder = open_run(options.output, NAME, items=items, options=options, settings={"subsets": subsets}, rules=rules)
+    folder = open_run(
+        options.output, EVALUATION, items=items, options=options, settings={"subsets": subsets}, rules=rules
+    )
     judgements = judge_items(
         items,
         options.judges,
@@ -194,7 +196,7 @@ def make_results(
     rest = [item for item in items if item.subset != TIES]
     ids = {item.id for item in rest}
     results = accuracy_results(
-        NAME,
+        EVALUATION,
         rest,
         [one for one in judgements if one.id in ids],
         judges=names,
@@ -218,7 +220,13 @@ def ties_result(
     items: Sequence[EvalItem], judgements: Sequence[Judgement], judge: str, method: str, seeds: Sequence[int]
 ) -> Result:
     """RewardBench 2's Ties score, a run at a time; the interval draws questions, each with its ref and tied item."""
-    place: dict[str, Any] = {"evaluation": NAME, "judge": judge, "method": method, "group": TIES, "metric": "score"}
+    place: dict[str, Any] = {
+        "evaluation": EVALUATION,
+        "judge": judge,
+        "method": method,
+        "group": TIES,
+        "metric": "score",
+    }
     if method not in SCORING:
         return Result(**place, value=None, note=f"Ties needs a score for each response, which {method} does not give")
     keys = {item.id: _ties_key(item) for item in items}
@@ -274,7 +282,7 @@ def _leaderboard(results: Sequence[Result], ties: Result, judgements: Sequence[J
     value = sum(known) / len(known) if known else None
     half = sum(one**2 for one in halves) ** 0.5 / len(halves) if len(halves) == len(parts) + 1 else None
     return Result(
-        evaluation=NAME,
+        evaluation=EVALUATION,
         judge=ties.judge,
         method=ties.method,
         group="all",
