@@ -32,7 +32,7 @@ from datasets_prep.tiny_world.language.grammar import corrupt, draw_from_split, 
 from flip_plugin.evals.judges.offline import OfflineClient, OfflineEngine, offline_options
 from flip_plugin.judge.client import JudgeClient
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import PointwiseJudge
+from flip_plugin.reward.pointwise import PointwiseJudge
 from flip_plugin.serving.options import ServerOptions
 from flip_plugin.serving.server import JudgeServer
 

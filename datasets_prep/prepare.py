@@ -40,7 +40,7 @@ from flip_plugin.files.atomic import write_text
 from flip_plugin.files.locks import InUseError, folder_lock
 from flip_plugin.prompts.target import find_target
 from flip_plugin.rows.checks import ORIGIN, DatasetError, validate_rows
-from flip_plugin.rows.verifiers import dataset_of
+from flip_plugin.rows.verifier_names import dataset_of
 
 PAPER_POLICY = "allenai/Olmo-3-7B-Think-DPO"
 

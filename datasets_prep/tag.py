@@ -28,7 +28,7 @@ from datasets_prep.writing.card import card_json, card_text
 from datasets_prep.writing.files import write_all
 from flip_plugin.rows.checks import DatasetError
 from flip_plugin.rows.reading import BATCH_ROWS, numbered_rows, open_file, open_parquet, parquet_pieces, split_defects
-from flip_plugin.rows.verifiers import dataset_of
+from flip_plugin.rows.verifier_names import dataset_of
 
 _JUDGED = "general-"
 

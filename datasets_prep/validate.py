@@ -31,7 +31,7 @@ from flip_plugin.rows.checks import (
     validate_rows,
 )
 from flip_plugin.rows.reading import numbered_rows
-from flip_plugin.rows.verifiers import known_verifiers
+from flip_plugin.rows.verifier_names import known_verifiers
 
 
 class _Seen:

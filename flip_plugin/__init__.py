@@ -12,7 +12,9 @@ from flip_plugin.judge.reply import JudgeReply
 from flip_plugin.prompts.target import NoTarget, Target, find_target, target_from_query
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
+from flip_plugin.reward.listwise import ListwiseJudge
+from flip_plugin.reward.pairwise import PairwiseJudge
+from flip_plugin.reward.pointwise import PointwiseJudge
 from flip_plugin.reward.ranking import RankResult, rank_by_scores
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.echo import echo_share, strip_echo

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flip_plugin.reward.environment import (
+from flip_plugin.reward.environment_variables import (
     MISSING_SCORE,
     PROMPT_OPENS_THINK,
     VARIABLES,

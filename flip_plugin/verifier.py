@@ -25,7 +25,7 @@ from flip_plugin.adapters.judged_verifier import JudgedVerifier
 from flip_plugin.adapters.shared import is_due
 from flip_plugin.prompts.target import NoTarget, target_from_query, target_of_row
 from flip_plugin.reward.base import PRESETS
-from flip_plugin.reward.environment import missing_score, options_from_env, prompt_opens_think
+from flip_plugin.reward.environment_variables import missing_score, options_from_env, prompt_opens_think
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.reasoning import with_opening

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets_prep.tiny_world.language.grammar import draw_from_split, render_instruction
 from datasets_prep.writing.files import write_rows
-from flip_plugin.rows.verifiers import JUDGE_TYPES
+from flip_plugin.rows.verifier_names import JUDGE_TYPES
 
 ROW_SPLITS = ("train", "eval")
 

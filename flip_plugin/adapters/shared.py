@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.prompts.target import NoTarget, Target, normalize_messages, target_of_row
-from flip_plugin.reward.environment import missing_score, options_from_env
+from flip_plugin.reward.environment_variables import missing_score, options_from_env
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
 

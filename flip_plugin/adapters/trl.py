@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flip_plugin.adapters.shared import response_text, row_prompt
-from flip_plugin.reward.base import Prompt
+from flip_plugin.prompts.target import Prompt
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.reward.result import FlipResult
 

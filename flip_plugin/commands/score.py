@@ -22,7 +22,7 @@ from flip_plugin.files.jsonl import as_line, mend_last_line, open_for_append, wh
 from flip_plugin.prompts.target import NoTarget, normalize_messages
 from flip_plugin.reward.base import JudgedReward
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import PointwiseJudge
+from flip_plugin.reward.pointwise import PointwiseJudge
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.echo import ECHO_POLICIES
 

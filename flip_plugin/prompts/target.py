@@ -168,3 +168,27 @@ def _text(content: Any, number: int) -> str:
 
 def _roles(turns: list[dict[str, str]]) -> str:
     return ", ".join(turn["role"] for turn in turns) or "none"
+
+
+#: A prompt as callers have it: text, messages, or a target that is found already.
+Prompt = str | Sequence[Mapping[str, Any]] | Target
+
+
+def whole_prompt(prompt: Prompt) -> Target:
+    """All that was asked, as one instruction without context: what a rating judge must see.
+
+    One turn is its text; several are rendered with their roles. A closing assistant
+    turn (the response) is left out. Raises `NoTarget` when nothing remains.
+    """
+    if isinstance(prompt, Target):
+        turns = [*prompt.context, {"role": "user", "content": prompt.instruction}]
+    elif isinstance(prompt, str):
+        turns = [{"role": "user", "content": prompt}]
+    else:
+        turns = normalize_messages(prompt)
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    text = turns[0]["content"] if len(turns) == 1 else render_context(turns)
+    if not text.strip():
+        raise NoTarget("the prompt is empty")
+    return Target(text.strip())

@@ -18,14 +18,12 @@ from flip_plugin.judge.call_log import JudgeCallWriter
 from flip_plugin.judge.client import JudgeClient
 from flip_plugin.judge.event_loop import in_worker, on_judge_loop, run_sync
 from flip_plugin.judge.reply import JudgeReply
-from flip_plugin.prompts.target import NoTarget, Target, TargetChoice, find_target
+from flip_plugin.prompts.target import NoTarget, Prompt, Target, TargetChoice, find_target
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.reward.result import FlipResult, Status
 from flip_plugin.text.echo import echo_share
 from flip_plugin.text.reasoning import after_thinking, without_answer_frame
 from flip_plugin.text.shorten import TEMPLATE_TOKENS, CannotCount, estimate_tokens, shorten, shorten_counted
-
-Prompt = str | Sequence[Mapping[str, Any]] | Target
 
 # Halvings of the response after the server itself said that the request is too long, and not how long it may be.
 MOST_HALVINGS = 6
@@ -45,6 +43,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "thinking": True,
     }
 }
+
+
+#: The schema of a judge's reasoning in structured output: without a limit, a small model may never end it.
+REASONING = {"type": "string", "maxLength": 300}
 
 
 def json_schema(name: str, properties: dict[str, Any]) -> dict[str, Any]:

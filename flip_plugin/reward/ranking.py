@@ -1,21 +1,27 @@
-"""`RankResult`: several responses to one prompt, compared; and the arithmetic of comparisons.
+"""Several responses to one prompt, compared: `RankResult`, the arithmetic of comparisons, and `RankingJudge`.
 
-Every method that can tell which of N responses is best gives one of these, so that an
-evaluation can put them side by side: `ListwiseJudge.rank`, `PairwiseJudge.rank` (both in
-`flip_plugin.reward.llm_judges`), and `rank_by_scores` for FLIP and the pointwise judge.
+Every method that can tell which of N responses is best gives a `RankResult`, so that an evaluation can put them side
+by side: `ListwiseJudge.rank`, `PairwiseJudge.rank`, and `rank_by_scores` for FLIP and the pointwise judge. What could
+not be judged is missing, never the lowest score.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from flip_plugin.reward.base import JudgedReward, Prompt
-from flip_plugin.reward.result import Status
+from flip_plugin.judge.event_loop import in_worker, on_judge_loop, run_sync
+from flip_plugin.prompts.target import NoTarget, Prompt, Target, whole_prompt
+from flip_plugin.prompts.templates import PromptError
+from flip_plugin.replies.parsing import ParsedChoice
+from flip_plugin.reward.base import LONG_RESPONSE, MOST_HALVINGS, Exchange, JudgedReward, problem_of, too_long
+from flip_plugin.reward.result import FlipResult, Status
+from flip_plugin.text.shorten import TEMPLATE_TOKENS, estimate_tokens, shorten
 
 
 @dataclass(frozen=True)
@@ -187,3 +193,177 @@ def count_circles(n: int, comparisons: Sequence[Comparison]) -> int:
         beats[a] |= 1 << b
         beaten_by[b] |= 1 << a
     return sum((beats[b] & beaten_by[a]).bit_count() for a, b in edges) // 3
+
+
+# The tags around responses, opening or closing: in a response they are escaped, or it could pose as another.
+_RESPONSE_TAG = re.compile(r"<(\s*+(?:/\s*+)?response_\w{1,8}\s*+>)", re.IGNORECASE)
+
+
+class RankingJudge(JudgedReward):
+    """What judges of several responses share. They have `rank` and `rank_batch` instead of `score`.
+
+    Options as for `PointwiseJudge`. A response that is empty, or was cut off inside its
+    thinking (or at its limit, with `skip_truncated`), is not shown; the others are ranked.
+    Where `max_context_length` is too small for all of them (the server counts, if it can),
+    the longest lose their middles first, by an estimate of their tokens; the instruction
+    loses nothing.
+    Raises `PromptError` for a folder whose templates cannot ask the question.
+    """
+
+    template = ""
+
+    def __init__(self, judge_model: str, api_base: str | list[str] | None = None, **options: Any) -> None:
+        super().__init__(judge_model, api_base, **options)
+        probes = ["probe-0", "probe-1", "probe-2"]
+        question = "".join(turn["content"] for turn in self._filled(Target(probes[0]), probes[1:]))
+        if not all(probe in question for probe in probes):
+            raise PromptError(f"{self.template}_USER.prompt in {self.prompts.folder!r} does not show all it must")
+
+    async def rank(
+        self,
+        prompt: Prompt,
+        responses: Sequence[str | None],
+        *,
+        finish_reasons: Sequence[str | None] | None = None,
+    ) -> RankResult:
+        """Compare `responses` to one prompt; see `RankResult`. Does not raise for what either holds.
+
+        Raises ValueError when there are no responses, or not as many finish reasons.
+        """
+        reasons = checked_reasons(responses, finish_reasons)
+        return await on_judge_loop(self._rank(prompt, responses, reasons))
+
+    async def _rank(self, prompt: Prompt, responses: Sequence[str | None], reasons: Sequence[str | None]) -> RankResult:
+        started = time.monotonic()
+        looks = [self._visible(one, why) for one, why in zip(responses, reasons, strict=True)]
+        statuses: list[Status] = ["ok" if problem is None else problem.status for problem, _ in looks]
+        shown = {index: text for index, (problem, text) in enumerate(looks) if problem is None}
+        no_scores: list[float | None] = [None] * len(responses)
+        try:
+            target = whole_prompt(prompt)
+        except NoTarget as error:
+            return RankResult(no_scores, status="no_target", response_statuses=statuses, error=str(error))
+        if not shown:
+            return RankResult(no_scores, status=statuses[0], response_statuses=statuses, error="no response to judge")
+        if len(shown) == 1:
+            error = "a single response: not judged"
+            return RankResult(no_scores, list(shown), response_statuses=statuses, error=error)
+        result = await self._compare(target, shown, len(responses))
+        return replace(result, response_statuses=statuses, seconds=time.monotonic() - started)
+
+    def rank_batch(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Sequence[str | None]],
+        finish_reasons: Sequence[Sequence[str | None]] | None = None,
+    ) -> list[RankResult]:
+        """Rank the responses to each of many prompts; blocks, keeps the order, works inside a running loop, too."""
+        reasons = finish_reasons if finish_reasons is not None else [None] * len(responses)
+        if not len(prompts) == len(responses) == len(reasons):
+            raise ValueError(f"{len(prompts)} prompts, but {len(responses)} lists of responses")
+
+        async def all_of_them() -> list[RankResult]:
+            # Rankings, not calls: the client bounds those. It bounds how many prompts lie ready in memory.
+            slots = asyncio.Semaphore(self.client.max_concurrency)
+
+            async def one(row: tuple[Any, Any, Any]) -> RankResult:
+                async with slots:
+                    return await self.rank(row[0], row[1], finish_reasons=row[2])
+
+            return await asyncio.gather(*map(one, zip(prompts, responses, reasons, strict=True)))
+
+        return run_sync(all_of_them())
+
+    async def score(
+        self, messages_or_prompt: Prompt, response: str | None, *, finish_reason: str | None = None
+    ) -> FlipResult:
+        """Raises TypeError: there is nothing to compare a single response with."""
+        raise TypeError(f"a {self.judge_type} judge compares responses: call rank(prompt, responses)")
+
+    async def _compare(self, target: Target, shown: dict[int, str], n: int) -> RankResult:
+        """`shown`: the responses, at least two, by index; `n`: how many were given."""
+        raise NotImplementedError
+
+    def _filled(self, target: Target, texts: Sequence[str]) -> list[dict[str, str]]:
+        """The messages about `texts`, in which nothing can pose as the prompt's own structure (`PromptSet.escape`)."""
+        raise NotImplementedError
+
+    def _fill(self, target: Target, **values: str) -> list[dict[str, str]]:
+        system = self.prompts.fill(f"{self.template}_SYSTEM")
+        user = self.prompts.fill(f"{self.template}_USER", instruction=target.instruction, **values)
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+    async def _compare_texts(self, target: Target, texts: Sequence[str], schema: dict[str, Any]) -> Exchange:
+        """Ask about `texts`, as short as the judge's window makes them."""
+        room = await self._room(target, texts)
+        exchange = None
+        for _ in range(1 + MOST_HALVINGS):
+            # Fitting and filling go over every character: off the loop when there are many.
+            slow = sum(map(len, texts)) > LONG_RESPONSE
+            fit = self._fit_and_fill
+            question = await in_worker(fit, target, texts, room) if slow else fit(target, texts, room)
+            if question is None:
+                break
+            fitted, messages = question
+            reply = await self.client.complete(messages, response_format=schema if self.schema else None)
+            exchange = Exchange(messages, reply, problem_of(reply))
+            if not exchange.is_too_long:
+                break
+            # No window was given, or it was too large: the server knows its own.
+            room = sum(estimate_tokens(text) for text in fitted) // 2
+        limit = f"the judge's window of {self.max_context_length} tokens"
+        return exchange or too_long(f"prompt and reply leave no room for {len(texts)} responses in {limit}")
+
+    def _fit_and_fill(
+        self, target: Target, texts: Sequence[str], room: int | None
+    ) -> tuple[Sequence[str], list[dict[str, str]]] | None:
+        """`texts` as short as they must be, and the messages with them; None when they would say too little."""
+        fitted = texts if room is None else shared_room(texts, room)
+        if fitted is None:
+            return None
+        return fitted, self._filled(target, [_RESPONSE_TAG.sub(r"<\\\1", text) for text in fitted])
+
+    async def _room(self, target: Target, texts: Sequence[str]) -> int | None:
+        """Tokens left for `texts` in the judge's window; None where there is no limit, or all of them fit."""
+        if self.max_context_length is None:
+            return None
+        limit = self.max_context_length - self.client.max_tokens
+        fixed = sum(estimate_tokens(turn["content"]) for turn in self._filled(target, [""] * len(texts)))
+        room = limit - TEMPLATE_TOKENS - fixed
+        if sum(map(estimate_tokens, texts)) <= room:
+            return None
+        # The estimate is on the high side: cut nothing that would have fitted.
+        counted = await self.client.count_tokens(self._filled(target, texts))
+        return None if counted is not None and counted <= limit else room
+
+    def _result(
+        self, target: Target, exchange: Exchange, choice: ParsedChoice, score: float | None = None
+    ) -> FlipResult:
+        """What one question came to, recorded. The record's score is that of the response shown first, if any."""
+        reply, problem = exchange.reply, exchange.problem
+        if problem is None and choice.index is None:
+            problem = FlipResult(status="unparsed", error=choice.problem)
+        result = replace(
+            problem or FlipResult(score=score),
+            target=target.instruction,
+            reasoning=choice.reasoning,
+            usage=dict(reply.usage),
+            seconds=reply.seconds,
+        )
+        return self._done(result, exchange) if exchange.messages else result  # what was not sent is no call
+
+
+def shared_room(texts: Sequence[str], room: int) -> list[str] | None:
+    """`texts` in at most `room` estimated tokens together: short ones whole, the longest cut to one length.
+
+    None when some text would be left with too little to be worth a judgement.
+    """
+    left, fitted = room, list(texts)
+    ranked = sorted(range(len(texts)), key=lambda index: estimate_tokens(texts[index]))
+    for done, index in enumerate(ranked):
+        short = shorten(texts[index], left // (len(texts) - done))
+        if short is None:
+            return None
+        fitted[index] = short
+        left -= estimate_tokens(short)
+    return fitted

@@ -59,7 +59,7 @@ def prepare(args: Args) -> Prepared:
     """Verifiers, tokenizer and rows. Raises an error that names flag or row when something is wrong."""
     from transformers import AutoConfig
 
-    from flip_plugin.answers.workers import close_shared_pool
+    from flip_plugin.answers.worker_pool import close_shared_pool
     from flip_plugin.plugins import PluginError
     from open_instruct.data.templates import get_tokenizer
     from open_instruct.data.transform import prepare_dataset

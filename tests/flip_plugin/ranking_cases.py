@@ -3,7 +3,8 @@
 import json
 import re
 
-from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge
+from flip_plugin.reward.listwise import ListwiseJudge
+from flip_plugin.reward.pairwise import PairwiseJudge
 
 ASKED = "Name a colour"
 OVERFLOW = (400, "maximum context length is 10 tokens")

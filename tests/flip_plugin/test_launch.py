@@ -15,7 +15,7 @@ import pytest
 import upstream_stand_in
 
 from flip_plugin import launch
-from flip_plugin.reward.environment import VARIABLES
+from flip_plugin.reward.environment_variables import VARIABLES
 
 ASKED = "Write a haiku\nabout autumn"
 OURS = Path(__file__).parents[2] / "open-instruct" / "open_instruct" / "grpo_fast.py"

@@ -24,7 +24,7 @@ from open_instruct.rewards.missing import JudgeFailure, check_invalid_share
 from open_instruct.rewards.registry import check_verifier_names
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.rollout.group_filter import training_samples
-from open_instruct.rollout.metrics import group_metrics
+from open_instruct.rollout.step_metrics import group_metrics
 from open_instruct.verifiers.base import UnknownVerifier
 
 ROOT = Path(__file__).parents[2]

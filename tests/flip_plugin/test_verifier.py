@@ -9,7 +9,7 @@ import pytest
 
 from flip_plugin import verifier as module
 from flip_plugin.judge.call_log import read_calls
-from flip_plugin.reward import environment as settings
+from flip_plugin.reward import environment_variables as settings
 from flip_plugin.reward.flip import FlipReward
 from flip_plugin.verifier import FlipVerifier
 from open_instruct.rewards.judge_verifier import LMJudgeVerifierConfig

@@ -35,7 +35,7 @@ LISTWISE, PAIRWISE = "llmjudge_listwise_ranking", "llmjudge_pairwise_ranking"
 
 
 def pairwise_messages(prompts: PromptSet, instruction: str, first: str, second: str) -> Messages:
-    """The question of `flip_plugin.reward.llm_judges.PairwiseJudge` (a test compares them)."""
+    """The question of `flip_plugin.reward.pairwise.PairwiseJudge` (a test compares them)."""
     return [
         {"role": "system", "content": prompts.fill(f"{PAIRWISE}_SYSTEM")},
         {
@@ -46,7 +46,7 @@ def pairwise_messages(prompts: PromptSet, instruction: str, first: str, second: 
 
 
 def listwise_messages(prompts: PromptSet, instruction: str, responses: Sequence[str]) -> Messages:
-    """The question of `flip_plugin.reward.llm_judges.ListwiseJudge` (a test compares them)."""
+    """The question of `flip_plugin.reward.listwise.ListwiseJudge` (a test compares them)."""
     blocks = [f"<response_{place}>\n{text}\n</response_{place}>" for place, text in enumerate(responses)]
     return [
         {"role": "system", "content": prompts.fill(f"{LISTWISE}_SYSTEM")},

@@ -13,7 +13,7 @@ from typing import Any
 
 from flip_plugin.evals.judges.selection import num_rounds
 from flip_plugin.prompts.target import Target
-from flip_plugin.reward.llm_judges import PairwiseJudge
+from flip_plugin.reward.pairwise import PairwiseJudge
 from flip_plugin.reward.ranking import Comparison, RankResult, best_of, first_wins, position_consistency, summed
 from flip_plugin.reward.result import FlipResult
 

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 from flip_plugin.evals.records.items import METHODS, EvalItem, Judgement
 from flip_plugin.reward.base import JudgedReward
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge, PointwiseJudge, RankingJudge
-from flip_plugin.reward.ranking import RankResult, summed
+from flip_plugin.reward.listwise import ListwiseJudge
+from flip_plugin.reward.pairwise import PairwiseJudge
+from flip_plugin.reward.pointwise import PointwiseJudge
+from flip_plugin.reward.ranking import RankingJudge, RankResult, summed
 from flip_plugin.reward.result import FlipResult
 
 # A prompt's target stands in every item; what else of a result an analysis may want, by response.

@@ -76,7 +76,7 @@ class OfflineEngine:
 
     def command(self, descriptor: int) -> list[str]:
         """The child's command line; it inherits the socket `descriptor`."""
-        return [sys.executable, "-m", "flip_plugin.evals.judges.offline_engine", str(descriptor)]
+        return [sys.executable, "-m", "flip_plugin.evals.judges.offline_process", str(descriptor)]
 
     def start(self) -> None:
         """Start the process and load the model. Raises `OfflineEngineError` with the log's last lines."""
@@ -102,7 +102,7 @@ class OfflineEngine:
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
 
     async def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The engine's reply to one request, as `flip_plugin.evals.judges.offline_engine` describes both."""
+        """The engine's reply to one request, as `flip_plugin.evals.judges.offline_process` describes both."""
         return await on_judge_loop(self._ask(request))
 
     async def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.data.benchmarks import BENCHMARKS, load_prompts
+from flip_plugin.evals.data.candidate_metrics import Value, score_candidates
 from flip_plugin.evals.data.candidates import add_sampling, generate, read_candidates
-from flip_plugin.evals.data.metrics import Value, score_candidates
 from flip_plugin.evals.judges.engine import judge_items, report_failures
 from flip_plugin.evals.judges.options import EvalOptions, add_common
 from flip_plugin.evals.judges.selection import (

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from flip_plugin.prompts.templates import PromptSet
-from flip_plugin.reward.llm_judges import PointwiseJudge, read_rating
+from flip_plugin.reward.pointwise import PointwiseJudge, read_rating
 
 # The judge's reply (None when it sent no text) -> its reasoning, and a score of 0..1 or None.
 Extractor = Callable[[str | None], tuple[str | None, float | None]]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flip_plugin.adapters.judged_verifier import JudgedVerifier
-from flip_plugin.prompts.target import NoTarget, Target
-from flip_plugin.reward.base import JudgedReward, Prompt
-from flip_plugin.reward.llm_judges import PointwiseJudge, whole_prompt
+from flip_plugin.prompts.target import NoTarget, Prompt, Target, whole_prompt
+from flip_plugin.reward.base import JudgedReward
+from flip_plugin.reward.pointwise import PointwiseJudge
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.reasoning import with_opening
 from open_instruct.rewards.judge_types import JudgeSpec, extract_quality, quality_messages

@@ -19,7 +19,7 @@ import open_instruct.verifiers  # noqa: F401 - its classes are found as subclass
 from flip_plugin import plugins
 from flip_plugin.errors import did_you_mean
 from flip_plugin.plugins import PluginError
-from flip_plugin.rows.verifiers import JUDGE_GROUP, VERIFIER_GROUP
+from flip_plugin.rows.verifier_names import JUDGE_GROUP, VERIFIER_GROUP
 from open_instruct.config.args import FlagError
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig

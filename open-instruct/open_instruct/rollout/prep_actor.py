@@ -32,9 +32,9 @@ from open_instruct.rewards.scorer import RowScorer
 from open_instruct.rollout.group_filter import has_loss, training_samples
 from open_instruct.rollout.group_queue import GroupQueue
 from open_instruct.rollout.judge_counters import JudgeCounters
-from open_instruct.rollout.metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.rollout.replay import RolloutReplay
 from open_instruct.rollout.stage_times import StageClock
+from open_instruct.rollout.step_metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.state.run_folder import rollouts_folder
 
 

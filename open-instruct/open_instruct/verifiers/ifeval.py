@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flip_plugin.answers.workers import shared_pool
+from flip_plugin.answers.worker_pool import shared_pool
 from open_instruct.verifiers.answer_text import without_thinking
 from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
 from open_instruct.verifiers.ifeval_functions import requirement_of_function

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from flip_plugin.answers.workers import Reply, shared_pool
+from flip_plugin.answers.worker_pool import Reply, shared_pool
 from open_instruct.verifiers.base import BadLabel, MissingLibrary, VerificationResult
 
 # Longer responses are not read: no real one is, and they would only fill pipes and logs.

@@ -28,7 +28,8 @@ from datasets_prep.tiny_world.training.judging import (
 from flip_plugin.prompts.target import Target
 from flip_plugin.prompts.templates import PromptSet
 from flip_plugin.replies.parsing import parse_best_index, parse_better, parse_flip_reply, parse_score_reply
-from flip_plugin.reward.llm_judges import ListwiseJudge, PairwiseJudge
+from flip_plugin.reward.listwise import ListwiseJudge
+from flip_plugin.reward.pairwise import PairwiseJudge
 
 INSTRUCTION = (
     "Write a gloomy poem about honey bees for old sailors: two sentences, mention the anchor, end with a warm thanks."

@@ -9,9 +9,9 @@ import pytest
 from flip_plugin.judge.cache import ReplyCache
 from flip_plugin.judge.call_log import FIELDS, JudgeCallWriter, read_calls
 from flip_plugin.judge.client import JudgeClient
-from flip_plugin.prompts.target import Target
+from flip_plugin.prompts.target import Target, whole_prompt
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import PointwiseJudge, whole_prompt
+from flip_plugin.reward.pointwise import PointwiseJudge
 from flip_plugin.reward.rescore import rescore
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.shorten import estimate_tokens

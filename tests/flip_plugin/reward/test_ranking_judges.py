@@ -12,8 +12,9 @@ from flip_plugin.judge.call_log import FIELDS, read_calls
 from flip_plugin.judge.client import JudgeClient
 from flip_plugin.prompts.templates import PromptError
 from flip_plugin.reward.flip import FlipReward
-from flip_plugin.reward.llm_judges import PairwiseJudge, PointwiseJudge, shared_room
-from flip_plugin.reward.ranking import RankResult, rank_by_scores
+from flip_plugin.reward.pairwise import PairwiseJudge
+from flip_plugin.reward.pointwise import PointwiseJudge
+from flip_plugin.reward.ranking import RankResult, rank_by_scores, shared_room
 from flip_plugin.text.shorten import estimate_tokens
 
 

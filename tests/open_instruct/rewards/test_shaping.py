@@ -12,7 +12,7 @@ from open_instruct.rewards.registry import build_all_verifiers, weigh_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.rewards.scorer import RowScorer
 from open_instruct.rewards.shaping import RewardShaping, follows_r1_format, soft_overlong
-from open_instruct.rollout.metrics import group_metrics
+from open_instruct.rollout.step_metrics import group_metrics
 from open_instruct.verifiers.base import VerificationResult
 
 TOKENIZER = "datasets_prep/tiny_world/models/policy"

@@ -13,7 +13,7 @@ from open_instruct.learner.actor import mean_over_tokens
 from open_instruct.learner.packing import pack_mini_batches
 from open_instruct.rewards.missing import JudgeFailure, check_invalid_share
 from open_instruct.rollout.group_filter import training_samples
-from open_instruct.rollout.metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
+from open_instruct.rollout.step_metrics import group_metrics, pass_at_k, pass_at_k_metrics, step_metrics
 from open_instruct.verifiers.base import VerificationResult
 
 

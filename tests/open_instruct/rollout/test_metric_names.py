@@ -7,8 +7,8 @@ from pathlib import Path
 
 from open_instruct.data.types import Group, Sample, ScoredSample
 from open_instruct.rollout.judge_counters import COUNTERS, latencies
-from open_instruct.rollout.metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.rollout.stage_times import StageClock
+from open_instruct.rollout.step_metrics import group_metrics, pass_at_k_metrics, step_metrics
 from open_instruct.verifiers.base import VerificationResult
 
 ROOT = Path(__file__).parents[3]

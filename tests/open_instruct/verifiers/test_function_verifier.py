@@ -8,7 +8,7 @@ import pytest
 
 from flip_plugin import plugins
 from flip_plugin.plugins import PluginError
-from flip_plugin.rows.verifiers import VERIFIER_GROUP
+from flip_plugin.rows.verifier_names import VERIFIER_GROUP
 from open_instruct.config.args import Args
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig

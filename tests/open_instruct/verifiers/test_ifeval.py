@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flip_plugin.answers.workers import close_shared_pool
+from flip_plugin.answers.worker_pool import close_shared_pool
 from open_instruct.verifiers import IFEvalVerifier
 from open_instruct.verifiers.base import BadLabel
 from open_instruct.verifiers.ifeval import requirements_of

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from datasets_prep.tiny_world.build import DEFAULT_OUTPUT
-from flip_plugin.answers.workers import WorkerPool, close_shared_pool
+from flip_plugin.answers.worker_pool import WorkerPool, close_shared_pool
 from flip_plugin.rows.checks import DatasetError, labels_by_verifier, validate_rows
 from open_instruct.data.rows import load_dataset_mixer
 from open_instruct.data.templates import get_tokenizer

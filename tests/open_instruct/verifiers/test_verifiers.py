@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from flip_plugin.answers import worker, workers
-from flip_plugin.answers.workers import WorkerPool, close_shared_pool
+from flip_plugin.answers import worker_pool as workers
+from flip_plugin.answers import worker_process as worker
+from flip_plugin.answers.worker_pool import WorkerPool, close_shared_pool
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.verifiers import F1Verifier, GSM8KVerifier, MathVerifier

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.data import metrics as benchmark_metrics
+from flip_plugin.evals.data import candidate_metrics as benchmark_metrics
 from flip_plugin.evals.data.benchmarks import load_prompts
-from flip_plugin.evals.data.metrics import loose_versions, open_metric, score_candidates
+from flip_plugin.evals.data.candidate_metrics import loose_versions, open_metric, score_candidates
 from flip_plugin.evals.records.items import EvalItem
 from flip_plugin.text.reasoning import answer_of
 
@@ -71,7 +71,7 @@ def test_math(tmp_path):
 
 
 def test_a_check_that_takes_for_ever_is_missing(monkeypatch):
-    from flip_plugin.answers import workers
+    from flip_plugin.answers import worker_pool as workers
 
     pool = workers.WorkerPool(1, cpu_seconds=0.3)
     monkeypatch.setattr(workers, "shared_pool", lambda: pool)

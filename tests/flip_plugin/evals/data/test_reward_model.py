@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flip_plugin.errors import CommandError
-from flip_plugin.evals.data.metrics import open_metric
+from flip_plugin.evals.data.candidate_metrics import open_metric
 from flip_plugin.evals.records.items import EvalItem
 
 JUDGE = Path(__file__).parents[4] / "datasets_prep" / "tiny_world" / "models" / "judge"

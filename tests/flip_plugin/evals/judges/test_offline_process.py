@@ -20,7 +20,7 @@ from flip_plugin.evals.judges.offline import (
     engine_arguments,
     offline_options,
 )
-from flip_plugin.evals.judges.offline_engine import Lines
+from flip_plugin.evals.judges.offline_process import Lines
 from flip_plugin.serving.options import ServerOptions
 
 # Answers what it was asked, in the reverse order of each batch of lines; dies or refuses when message to.
@@ -183,7 +183,7 @@ def test_close_ends_the_process_and_what_waits(engine):
 def test_the_engine_ends_with_its_parent(tmp_path):
     code = (
         f"import os, sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); from pathlib import Path;"
-        "from test_offline_engine import StubEngine; from flip_plugin.serving.options import ServerOptions;"
+        "from test_offline_process import StubEngine; from flip_plugin.serving.options import ServerOptions;"
         f"e = StubEngine(ServerOptions('stub'), Path({str(tmp_path / 'log')!r})); e.start();"
         "print(e._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )

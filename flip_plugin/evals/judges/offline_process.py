@@ -1,4 +1,4 @@
-"""The process of an offline judge, ``python -m flip_plugin.evals.judges.offline_engine FD``: `offline` starts it.
+"""The process of an offline judge, ``python -m flip_plugin.evals.judges.offline_process FD``: `offline` starts it.
 
 Lines of JSON over the socket FD. First in: ``{"llm": keywords of vllm.LLM}``; first out: ``{"window": tokens}``.
 Then, in any order:

@@ -47,7 +47,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
 
     def submit(self, operation: str, **arguments: Any) -> Future[Reply]:
-        """Start a check (an operation of `worker.py`); it waits its turn, not on the caller's thread."""
+        """Start a check (an operation of `worker_process`); it waits its turn, not on the caller's thread."""
         return self._threads.submit(self._ask, operation, arguments)
 
     def call(self, operation: str, **arguments: Any) -> Reply:
@@ -111,7 +111,7 @@ def _start() -> subprocess.Popen[bytes]:
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, "-P", "-m", "flip_plugin.answers.worker"]
+    command = [sys.executable, "-P", "-m", "flip_plugin.answers.worker_process"]
     # Unbuffered: nothing is left to be flushed into the pipe of a process that was killed.
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
 

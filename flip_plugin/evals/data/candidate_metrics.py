@@ -129,7 +129,7 @@ class MathMetric:
 
 async def _checked(operation: str, **arguments: Any) -> tuple[Any, str | None]:
     """A check in a worker process with limits: (what it returned, None) or (None, why not)."""
-    from flip_plugin.answers.workers import shared_pool
+    from flip_plugin.answers.worker_pool import shared_pool
 
     reply = await asyncio.wrap_future(shared_pool().submit(operation, **arguments))
     if reply.status == "missing_library":
@@ -141,7 +141,7 @@ class JudgeMetric:
     """A judge's rating of each response alone."""
 
     def __init__(self, client: Any) -> None:
-        from flip_plugin.reward.llm_judges import PointwiseJudge
+        from flip_plugin.reward.pointwise import PointwiseJudge
 
         self.judge = PointwiseJudge("", client=client)
         self.width = max(1, client.max_concurrency // 8)

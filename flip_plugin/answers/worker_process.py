@@ -1,4 +1,4 @@
-"""The process that checks responses: ``python -m flip_plugin.answers.worker``, started by `workers.py`.
+"""The process that checks responses: ``python -m flip_plugin.answers.worker_process``, started by `worker_pool`.
 
 A line of JSON in, ``{"operation", "arguments", "cpu_seconds"}``, a line out: ``{"value": ...}``,
 ``{"error": text}``, or ``{"missing": package}`` where a library is not installed. A check that uses more than
@@ -20,8 +20,8 @@ from typing import Any
 
 # operation -> module and function; a module imports its library when it is imported.
 OPERATIONS = {
-    "number": "flip_plugin.answers.answers:check_number",
-    "answer": "flip_plugin.answers.answers:check_answer",
+    "number": "flip_plugin.answers.math_answers:check_number",
+    "answer": "flip_plugin.answers.math_answers:check_answer",
     "instructions": "flip_plugin.answers.instructions:check_instructions",
     "instruction_label": "flip_plugin.answers.instructions:label_problem",
 }
