@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-#: The schema of a judge's reasoning in structured output: without a limit, a small model may never end it.
+#: A judge's reasoning in structured output: at most so many characters.
 REASONING = {"type": "string", "maxLength": 300}
 
 
