@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets_prep.filters.text import normalise, words_of
+from datasets_prep.filters.normalise import normalise, words_of
 from datasets_prep.reading.files import evaluation_files, split_name
 from flip_plugin.rows.checks import DatasetError, content_text
 from flip_plugin.rows.reading import numbered_rows

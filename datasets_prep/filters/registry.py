@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from datasets_prep.filters.decontaminate import Decontaminator
 from datasets_prep.filters.languages import Detector, label_names
 from datasets_prep.filters.lengths import TokenCounter
-from datasets_prep.filters.text import normalise, prompt_text, sampling_key
+from datasets_prep.filters.normalise import normalise, prompt_text, sampling_key
 from datasets_prep.filters.turns import Malformed, cut_turns
 from datasets_prep.reading.batches import Batch
 from datasets_prep.settings import Settings

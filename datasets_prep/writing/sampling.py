@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets_prep.filters.dedup import KeptPrompts, signatures
+from datasets_prep.filters.normalise import prompt_text
 from datasets_prep.filters.parallel import process_pool
-from datasets_prep.filters.text import prompt_text
 from datasets_prep.settings import Settings
 
 # Candidates in a slice of keys: work for one process.

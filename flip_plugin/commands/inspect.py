@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flip_plugin.judge.call_log import read_calls
 from flip_plugin.reward.result import STATUSES
 from flip_plugin.text.echo import echo_spans
-from flip_plugin.text.shared_words import Piece, shared_words
+from flip_plugin.text.word_marks import Piece, shared_words
 
 if TYPE_CHECKING:
     from rich.console import Console

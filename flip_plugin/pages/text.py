@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from flip_plugin.text.echo import echo_spans
-from flip_plugin.text.shared_words import Piece, shared_words
 from flip_plugin.text.similarity import normalize_answer
+from flip_plugin.text.word_marks import Piece, shared_words
 
 Marked = dict[str, Any]
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from prep_cases import LMSYS, TINY_TOKENIZER, WILDCHAT, prompt, read_rows, turns
 
 from datasets_prep.filters.decontaminate import Decontaminator
 from datasets_prep.filters.languages import Detector, language_name
+from datasets_prep.filters.normalise import normalise, prompt_text, sampling_key
 from datasets_prep.filters.registry import LABEL_FILTERS, PROMPT_FILTERS, REASONS
-from datasets_prep.filters.text import normalise, prompt_text, sampling_key
 from datasets_prep.filters.turns import Malformed, cut_turns
 from datasets_prep.prepare import main
 from datasets_prep.reading.sources import SOURCES

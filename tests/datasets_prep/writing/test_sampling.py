@@ -14,7 +14,7 @@ from filelock import FileLock
 from prep_cases import TINY_TOKENIZER, WILDCHAT, WORDS, prompt, read_rows, wildchat, write
 
 from datasets_prep.filters.dedup import KeptPrompts, shingles, signatures
-from datasets_prep.filters.text import normalise, sampling_key
+from datasets_prep.filters.normalise import normalise, sampling_key
 from datasets_prep.prepare import main
 from datasets_prep.writing.sampling import Drawing
 
