@@ -45,7 +45,7 @@ async def scored_group(judge, responses):
     rewards = RewardConfig({"general-flip": FlipVerifier(config)})
     samples = []
     for response in responses:
-        result = await rewards.score_sample(response, [1, 2], TRUTH, "general-flip", ROW["prompt"], ROW)
+        result = await rewards.score_sample(response, [1, 2], TRUTH, "general-flip", ROW["prompt"], ROW)  # ty: ignore[invalid-argument-type]
         score = None if result.reward is None else result.reward / 10
         sample = Sample([1, 2], [-1.0, -1.0], "stop", 0)
         samples.append(ScoredSample(sample, response, result.reward, score, result.status, result.per_verifier, {}))

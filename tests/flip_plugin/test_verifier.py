@@ -115,7 +115,8 @@ async def test_options_come_from_our_trainer_not_the_environment(judge, monkeypa
     flip = FlipVerifier(FlipVerifier.get_config_class().from_args(options))
     assert (await flip.async_call([], ASKED, ASKED, None)).score == 0.0  # the echo costs all
     state = {"messages": [{"role": "system", "content": "Be terse."}, {"role": "user", "content": ASKED}]}
-    assert (await flip.async_call([], "Leaves", None, rollout_state=state)).details["target"] == ASKED
+    result = await flip.async_call([], "Leaves", None, rollout_state=state)
+    assert (result.details or {})["target"] == ASKED
     body = judge.requests[0]
     assert "REASONING" not in str(body["response_format"])
     assert "enable_thinking" not in str(body)

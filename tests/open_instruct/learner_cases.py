@@ -3,6 +3,7 @@
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ PACK_LENGTH = 48
 
 def make_args(**flags) -> Args:
     """Four prompts of two samples a step, ten steps; a learning rate that shows in two."""
-    settings = {
+    settings: dict[str, Any] = {
         "model_name_or_path": POLICY,
         "dataset_mixer_list": ["unused", "1.0"],
         "num_unique_prompts_rollout": 4,
@@ -85,7 +86,7 @@ def make_learner(args: Args, rank: int = 0, port: int | None = None):
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
     learner = PolicyTrainerRayProcess(rank, args.world_size, on_cpu=True)
-    learner.facts = learner.setup(args, ("127.0.0.1", port or free_port("127.0.0.1")), 0)
+    learner.facts = learner.setup(args, ("127.0.0.1", port or free_port("127.0.0.1")), 0)  # ty: ignore[missing-attribute]
     return learner
 
 

@@ -25,6 +25,7 @@ def environment(judge, monkeypatch):
 
 def load_as_openrlhf():
     spec = importlib.util.spec_from_file_location("reward_func", adapter.__file__)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.reward_func
@@ -140,7 +141,7 @@ def test_openrlhfs_executor_and_batches(environment, fails):
     """OpenRLHF 0.11.2: the executor that loads the file, and its rollout records joined to a batch."""
     agent = pytest.importorskip("openrlhf.utils.agent")
     generator = pytest.importorskip("openrlhf.trainer.ppo_utils.samples_generator")
-    from openrlhf.trainer.ppo_utils.experience import Experience
+    from openrlhf.trainer.ppo_utils.experience import Experience  # ty: ignore[import-not-found]
 
     if fails:
         environment.answers = [(500, "down")]

@@ -218,4 +218,4 @@ async def test_hostile_rows_have_a_status_and_no_exception(configured):
     blocking = flip_reward_func("hosted_vllm/m", configured.base)
     out = await asyncio.to_thread(blocking, [f"Q{t}" for t in hostile], ["Q"] * len(hostile), ["a"] * len(hostile))
     assert out["rewards"].shape == (len(hostile),)
-    assert openrlhf.END_TOKENS
+    assert openrlhf.END_TOKENS  # ty: ignore[redundant-condition]

@@ -91,6 +91,7 @@ async def test_wrong_options_stop_the_run(options):
 def test_loaded_by_path_as_verl_does(options, name):
     """A module that is in no sys.modules; verl asks inspect whether to await."""
     spec = importlib.util.spec_from_file_location("custom_module_1", adapter.__file__)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name)
@@ -107,7 +108,7 @@ class _Tokenizer:
 
 
 def _config(options, name="compute_score", manager="naive"):
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # ty: ignore[import-not-found]
 
     function = {"path": "pkg://flip_plugin.adapters.verl", "name": name, "reward_kwargs": options}
     manager = {"source": "register", "name": manager}
@@ -118,7 +119,7 @@ def _config(options, name="compute_score", manager="naive"):
 
 def _batch(rows):
     import torch
-    from verl import DataProto
+    from verl import DataProto  # ty: ignore[import-not-found]
 
     size = len(rows)
     columns = {
@@ -140,8 +141,8 @@ def _batch(rows):
 async def test_verls_reward_manager_and_metrics(options, judge, name, manager):
     """verl 0.9.1: loader, manager, the scores' tensor, extra columns, and what validation makes of them."""
     pytest.importorskip("verl")
-    from verl.trainer.ppo.metric_utils import process_validation_metrics
-    from verl.trainer.ppo.reward import load_reward_manager
+    from verl.trainer.ppo.metric_utils import process_validation_metrics  # ty: ignore[import-not-found]
+    from verl.trainer.ppo.reward import load_reward_manager  # ty: ignore[import-not-found]
 
     judge.handler = lambda body: (500, "down") if len(judge.requests) == 2 else judge.answers[0]
     rows = [(ASKED, 4), (ASKED, 2), (ASKED, 0)]
@@ -164,9 +165,9 @@ def test_verls_reward_workers_in_ray(options):
     """The flags of docs/verl.md through verl's configuration, its reward workers, and its manager `remote`."""
     pytest.importorskip("verl")
     import ray
-    from hydra import compose, initialize_config_module
-    from verl.experimental.reward_loop import RewardLoopManager
-    from verl.trainer.ppo.reward import load_reward_manager
+    from hydra import compose, initialize_config_module  # ty: ignore[import-not-found]
+    from verl.experimental.reward_loop import RewardLoopManager  # ty: ignore[import-not-found]
+    from verl.trainer.ppo.reward import load_reward_manager  # ty: ignore[import-not-found]
 
     function = "reward.custom_reward_function"
     flags = [

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from judge_answers import answers
 
@@ -30,7 +32,7 @@ def options(tmp_path):
     def make(*bases, **more):
         names = "abcdef"
         judges = [JudgeSpec(names[at], "hosted_vllm/m", base) for at, base in enumerate(bases)]
-        given = {"seeds": (1,), "timeout": 5.0, "max_concurrency": 8, **more}
+        given: dict[str, Any] = {"seeds": (1,), "timeout": 5.0, "max_concurrency": 8, **more}
         return EvalOptions(output=tmp_path / "run", judges=judges, **given)
 
     return make

@@ -58,7 +58,8 @@ def near(rng: random.Random, value: float, half: float = 0.04, **place: Any) -> 
     """A result whose three runs lie about `value`."""
     runs = [value + rng.uniform(-half, half) / 3 for _ in SEEDS]
     mean = sum(runs) / len(runs)
-    return Result(value=mean, low=mean - half, high=mean + half, runs=runs, **{"n": 200, "invalid": 0.012, **place})
+    fields: dict[str, Any] = {"n": 200, "invalid": 0.012, **place}
+    return Result(value=mean, low=mean - half, high=mean + half, runs=runs, **fields)
 
 
 def _rewardbench2(folder: Path, rng: random.Random, count: int) -> Path:
@@ -124,7 +125,7 @@ def _best_of_n(rng: random.Random) -> list[Result]:
     for metric, floor, top in (("prompt_level_strict_acc", 0.55, 0.9), ("rm:org/reward-model", -1.2, 3.4)):
         for place, n in enumerate((1, 2, 4, 8, 16)):
             group = f"N={n}"
-            common = {"evaluation": "best_of_n", "group": group, "metric": metric}
+            common: dict[str, Any] = {"evaluation": "best_of_n", "group": group, "metric": metric}
             half = 0.03 if top < 1 else 0.2
             results.append(near(rng, floor + (top - floor) * place / 4, half, judge="-", method="oracle", **common))
             results.append(near(rng, floor, half, judge="-", method="random", **common))
@@ -151,7 +152,7 @@ def _robustness(rng: random.Random) -> list[Result]:
     for judge in JUDGES:
         for row in ("flip", "flip+strip", "flip+penalise", *METHODS[1:]):
             for number, attack in enumerate((*ATTACKS, "all")):
-                common = {"evaluation": "robustness", "judge": judge, "method": row, "group": attack}
+                common: dict[str, Any] = {"evaluation": "robustness", "judge": judge, "method": row, "group": attack}
                 change = (
                     0.5 if row == "flip" and "echo" in attack else 0.02 if row.startswith("flip") else 0.08 * number
                 )
@@ -171,7 +172,12 @@ def _length(rng: random.Random) -> list[Result]:
             for place, bucket in enumerate(("0-63", "64-127", "128-255", "256+", "all")):
                 rise = 0.09 * (place - 1) if method == "flip" and bucket != "all" else 0
                 value = SKILL[method][number] + rise
-                common = {"evaluation": "length", "judge": judge, "method": method, "metric": "accuracy"}
+                common: dict[str, Any] = {
+                    "evaluation": "length",
+                    "judge": judge,
+                    "method": method,
+                    "metric": "accuracy",
+                }
                 results.append(near(rng, value, group=bucket, n=50, **{k: v for k, v in common.items()}))
     return results
 

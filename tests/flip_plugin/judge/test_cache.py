@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pickle
 import sqlite3
+from typing import Any
 
 import pytest
 from judge_cases import ASK, client
@@ -84,7 +85,8 @@ def test_many_processes_open_a_fresh_cache_at_once(tmp_path):
 
 
 def flip(judge, **options):
-    return FlipReward("hosted_vllm/m", judge.base, **{"timeout": 5, "max_attempts": 1, **options})
+    settings: dict[str, Any] = {"timeout": 5, "max_attempts": 1, **options}
+    return FlipReward("hosted_vllm/m", judge.base, **settings)
 
 
 async def test_a_cache_that_goes_away_costs_no_reward(judge, tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 from judge_cases import ASK, client
@@ -149,7 +150,8 @@ def test_after_a_vain_try_another_replica_is_asked():
 
 
 def flip(judge, **options):
-    return FlipReward("hosted_vllm/m", judge.base, **{"timeout": 5, "max_attempts": 1, **options})
+    settings: dict[str, Any] = {"timeout": 5, "max_attempts": 1, **options}
+    return FlipReward("hosted_vllm/m", judge.base, **settings)
 
 
 def test_a_replica_that_hangs_is_left_out(judge):

@@ -1,6 +1,7 @@
 """Tokens of a prompt, as the judge's server counts them."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from judge_cases import ASK, client
@@ -39,7 +40,8 @@ async def test_a_server_that_cannot_count_is_asked_once(judge):
 
 
 def flip(judge, **options):
-    return FlipReward("hosted_vllm/m", judge.base, **{"timeout": 5, "max_attempts": 1, **options})
+    settings: dict[str, Any] = {"timeout": 5, "max_attempts": 1, **options}
+    return FlipReward("hosted_vllm/m", judge.base, **settings)
 
 
 ASKED = "Write a haiku about autumn leaves in Kyoto"

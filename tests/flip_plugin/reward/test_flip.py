@@ -124,7 +124,7 @@ async def test_slow_similarities_leave_the_loop_alone(judge):
         assert threading.current_thread().name.startswith("flip-worker")
         return 0.25
 
-    similarity.slow = True  # ty: ignore[unresolved-attribute]
+    similarity.slow = True  # ty: ignore[missing-attribute]
     assert (await flip(judge, similarity=similarity).score(ASKED, "Waves")).score == 0.25
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,8 +83,9 @@ def test_the_mean_is_over_a_texts_own_tokens(similarity):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    tokenizer: Any = AutoTokenizer.from_pretrained(JUDGE)
     states = AutoModel.from_pretrained(JUDGE, dtype=torch.float32)(
-        **AutoTokenizer.from_pretrained(JUDGE)(OTHER, return_tensors="pt")
+        **tokenizer(OTHER, return_tensors="pt")
     ).last_hidden_state[0]
     mean = states.mean(dim=0).detach()
     batch = similarity.embed([OTHER, ONE * 20, ""])
@@ -186,7 +188,7 @@ def installed(tmp_path, monkeypatch):
 def test_an_entry_point(installed):
     same = get_similarity("same")
     assert (same("x", "x"), same("x", "y")) == (1.0, 0.0)
-    assert same.slow and pickle.loads(pickle.dumps(same))("x", "x") == 1.0
+    assert same.slow and pickle.loads(pickle.dumps(same))("x", "x") == 1.0  # ty: ignore[missing-attribute]
     with pytest.raises(ValueError, match=r"known: f1, .*gone, lost, same, text, twice, wild"):
         get_similarity("bleu")
 
@@ -218,5 +220,5 @@ def test_what_is_no_share_never_becomes_a_reward(installed, kind):
 def test_numbers_that_are_no_floats_are_accepted():
     import numpy
 
-    value = Checked(lambda prediction, reference: numpy.float32(0.5), "mine")("x", "y")
+    value = Checked(lambda prediction, reference: numpy.float32(0.5), "mine")("x", "y")  # ty: ignore[invalid-argument-type]
     assert value == 0.5 and type(value) is float

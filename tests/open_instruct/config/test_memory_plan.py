@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_kv_cache_of_a_token():
 
 
 def learner(**changes):
-    options = {
+    options: dict[str, Any] = {
         "zero_stage": 2,
         "world_size": 1,
         "offload_optimizer": False,

@@ -35,10 +35,10 @@ class Core:
 def actor(monkeypatch):
     monkeypatch.setattr(engine_module, "WATCH_S", 0.001)
     monkeypatch.setattr(LLMRayActor, "__init__", lambda self: None)
-    actor = LLMRayActor()
+    actor = LLMRayActor()  # ty: ignore[missing-argument]
     actor.options, actor.weights_version, actor._asleep = EngineOptions("model"), 0, False
     actor._engine = actor._shared = Core()
-    actor._shared.path = "/proc/1/fd/1"
+    actor._shared.path = "/proc/1/fd/1"  # ty: ignore[missing-attribute]
     return actor
 
 

@@ -66,7 +66,7 @@ class Remote:
     function: object
 
     def remote(self, *args):
-        return asyncio.ensure_future(self.function(*args))
+        return asyncio.ensure_future(self.function(*args))  # ty: ignore[not-callable]
 
 
 @dataclass
@@ -90,11 +90,11 @@ class Maker:
 def pool_of(count, maker=None, **options):
     engines = [Engine(f"{i}.0") for i in range(count)]
     maker = maker or Maker()
-    return EnginePool(EngineSet(engines, maker, **options)), engines, maker
+    return EnginePool(EngineSet(engines, maker, **options)), engines, maker  # ty: ignore[invalid-argument-type]
 
 
 def weights(version):
-    return Weights("flat", "layout", version)
+    return Weights("flat", "layout", version)  # ty: ignore[invalid-argument-type]
 
 
 async def send(pool, version):

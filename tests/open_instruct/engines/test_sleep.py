@@ -27,7 +27,7 @@ def judge():
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *args):
+        def log_message(self, format, *args):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -40,7 +40,7 @@ def judge():
 async def test_they_sleep_once_all_that_use_them_are_done(judge):
     url, calls = judge
     engines = Engines()
-    turns = Turns(engines)
+    turns = Turns(engines)  # ty: ignore[invalid-argument-type]
     turns.judged_by([url])
     leave = asyncio.Event()
 
@@ -63,7 +63,7 @@ async def test_they_sleep_once_all_that_use_them_are_done(judge):
 
 
 async def test_a_judge_that_does_not_sleep_is_an_error():
-    turns = Turns(Engines())
+    turns = Turns(Engines())  # ty: ignore[invalid-argument-type]
     turns.judged_by(["http://127.0.0.1:9/v1"])
     with pytest.raises(OSError, match="refused"):
         await turns.rest()

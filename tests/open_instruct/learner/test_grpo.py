@@ -1,5 +1,7 @@
 """The arithmetic of GRPO against values worked out by hand, finite differences, and invariants."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from open_instruct.learner.grpo import (
 )
 
 CLIP = {"clip_lower": 0.2, "clip_higher": 0.272}
-NO_BOUNDS = {"clamp_lower": 0.0, "clamp_upper": 0.0, "mask_lower": 0.0, "mask_upper": 0.0}
+NO_BOUNDS: dict[str, Any] = {"clamp_lower": 0.0, "clamp_upper": 0.0, "mask_lower": 0.0, "mask_upper": 0.0}
 REWARDS = arrays(float, st.integers(2, 9), elements=st.floats(-10, 10, width=32))
 
 
@@ -286,7 +288,7 @@ def rho(old, sampler, advantages=None, segments=None, **options):
 
 def test_rho_is_clamped_on_both_sides_without_gradient():
     now = torch.tensor([-1.0, -1.0, -1.0], requires_grad=True)
-    bounds = NO_BOUNDS | {"clamp_lower": 0.5, "clamp_upper": 2.0}
+    bounds: dict[str, Any] = NO_BOUNDS | {"clamp_lower": 0.5, "clamp_upper": 2.0}
     found = rho_correction(now, torch.tensor([-3.0, -0.5, 1.0]), torch.ones(3), one_response(3), **bounds)
     torch.testing.assert_close(found.weights, torch.tensor([2.0, np.exp(-0.5), 0.5]).float())
     assert found.clamped.tolist() == [True, False, True]

@@ -5,6 +5,7 @@ Each also writes a checkpoint and a state, and a second learner goes on from tha
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def learn(rank: int, world_size: int, port: int, cases: dict, folder: str) -> No
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("learners"))
-    alone = {f"{what}, zero-0": COMMON[what] | SAME["zero-0"] for what in COMMON}
+    alone: dict[str, Any] = {f"{what}, zero-0": COMMON[what] | SAME["zero-0"] for what in COMMON}
     alone["bfloat16, zero-0"] = CASES["bfloat16, zero-0"]
     with process_left_as_it_was():
         for world_size, cases in ((1, alone), (2, CASES)):

@@ -1,5 +1,7 @@
 """Log-probabilities in chunks are those of the plain form, in value, gradient and entropy."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Qwen3Config
@@ -120,7 +122,7 @@ def test_chunks_are_as_long_as_is_cheap():
     assert worthwhile_chunk(0, 1000) == 0
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 16,
     "intermediate_size": 32,

@@ -1,6 +1,7 @@
 """The whole loss of a micro-batch: by hand with numpy, and its gradient against finite differences."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ PLAIN = {"lr": 0.1, "optim/grad_norm": 1.0, "time/training": 2.0}
 
 def by_hand(**changes) -> MicroBatch:
     """Two responses, of three tokens and of one."""
-    values = {
+    values: dict[str, Any] = {
         "inputs": {},
         "advantages": torch.tensor([1.0, 1.0, 1.0, -2.0]),
         "sampler_logprobs": torch.tensor([-1.0, -1.0, -1.0, -1.0]),
@@ -181,7 +182,7 @@ def test_gradients_of_the_whole_loss_against_finite_differences(loss_fn, denomin
         if loss_fn == "cispo":  # its ratio has no gradient: the same value with the ratio held where it is
             old = micro.sampler_logprobs if args.use_vllm_logprobs else micro.old_logprobs
             held = -micro.advantages * (start - old).exp().clamp(max=1.272) * logprobs
-            kl = kl_penalty(logprobs, micro.ref_logprobs, estimator, (logprobs - old).exp())
+            kl = kl_penalty(logprobs, micro.ref_logprobs, estimator, (logprobs - old).exp())  # ty: ignore[invalid-argument-type]
             weights = token_weights(micro.segments, denominator, num_tokens=20, num_responses=5)
             return (weights * (observed.get("val/rho_weight", 1.0) * held + 0.1 * kl)).sum().item()
         return micro_batch_loss(args, micro, logprobs, None, num_tokens=20, num_responses=5)[0].item()

@@ -1,5 +1,7 @@
 """Packing keeps every token, in its sample, with its own positions; learners get equal shares."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +106,7 @@ def test_a_sample_longer_than_a_pack_is_refused_with_the_flag():
         first_fit_decreasing([17], capacity=16)
 
 
-TINY = {
+TINY: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -124,9 +126,9 @@ def test_packed_logprobs_are_those_of_each_sample_alone(family, attention):
 
     torch.manual_seed(0)
     if family == "qwen3":
-        model = Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=16, attn_implementation=attention))
+        model = Qwen3ForCausalLM(Qwen3Config(**TINY | {"head_dim": 16, "attn_implementation": attention}))  # ty: ignore[invalid-argument-type]
     else:
-        model = Olmo3ForCausalLM(Olmo3Config(**TINY, sliding_window=8, attn_implementation=attention))
+        model = Olmo3ForCausalLM(Olmo3Config(**TINY | {"sliding_window": 8, "attn_implementation": attention}))  # ty: ignore[invalid-argument-type]
     model.eval()
     rng = np.random.default_rng(0)
     samples = []

@@ -30,7 +30,7 @@ async def test_verifiers_know_when_the_prompt_opens_the_thinking(ending, opens):
     tokenizer = get_tokenizer(TOKENIZER)
     row = {"messages": [], "ground_truth": ["x"], "dataset": ["remembers"], "prompt": "user: x"}
     row["input_ids_prompt"] = tokenizer.encode("Write about rain. " + ending)
-    scorer = RowScorer(TOKENIZER, RewardConfig({"remembers": Remembers()}), {})
+    scorer = RowScorer(TOKENIZER, RewardConfig({"remembers": Remembers()}), {})  # ty: ignore[invalid-argument-type]
     await scorer.score(row, [Sample(tokenizer.encode("rain"), [-1.0], "length", 0)], max_tokens=8)
     assert states[0]["prompt_opens_think"] is opens
     assert states[0]["finish_reason"] == "length"

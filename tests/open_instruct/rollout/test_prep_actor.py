@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import re
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ class World:
     """An actor with all that it needs. `steps` drives it as the training loop does."""
 
     def __init__(self, rows, tokenizer, tmp_path, *, delays=0, verifier=None, resume=None, state=None, **flags):
-        flags = {
+        values: dict[str, Any] = {
             "num_unique_prompts_rollout": PROMPTS,
             "num_samples_per_prompt_rollout": GROUP,
             "seed": 5,
@@ -89,13 +90,13 @@ class World:
             "output_dir": str(tmp_path),
             **flags,
         }
-        self.args = Args(**flags)
+        self.args = Args(**values)
         verifier = verifier or FunctionVerifier("constraints_satisfied", constraints_satisfied)
         scorer = RowScorer(TOKENIZER, RewardConfig({"constraints_satisfied": verifier}), {})
         scorer._tokenizer = tokenizer  # spares the import of the judge's client
         self.engine = Engine(rows, tokenizer, delays)
         eval_rows = rows if self.args.dataset_mixer_eval_list else []
-        engines = EngineSet([self.engine], None)
+        engines = EngineSet([self.engine], None)  # ty: ignore[invalid-argument-type]
         self.actor = DataPreparationActor(self.args, engines, rows, eval_rows, scorer, 0, resume, state)
         self.folder = tmp_path
 
@@ -195,7 +196,8 @@ async def test_a_continued_run_sees_the_prompts_it_would_have(flags, tokenizer, 
 def test_without_a_state_the_step_gives_the_position():
     args = Args(num_unique_prompts_rollout=4)
     assert initial_state(args, 3, None)["prompts"] == {"position": 12, "drawn": 12, "excluded": {}}
-    for flags in ({"active_sampling": True}, {"no_resampling_pass_rate": 0.9}):
+    settings: list[dict[str, Any]] = [{"active_sampling": True}, {"no_resampling_pass_rate": 0.9}]
+    for flags in settings:
         assert initial_state(Args(**flags), None, None)["prompts"]["position"] == 0
         with pytest.raises(ValueError, match="without the data's state"):
             initial_state(Args(**flags), 3, None)
@@ -334,7 +336,7 @@ async def test_engines_do_not_sleep_during_an_evaluation(tokenizer, tmp_path):
         async def call_up(self, method):
             events.append((method, len(world.engine.asked), world.engine.in_flight))
 
-    world.actor.turns = Turns(Sleeper())
+    world.actor.turns = Turns(Sleeper())  # ty: ignore[invalid-argument-type]
     evaluation = asyncio.ensure_future(world.actor.evaluate(0))
     await asyncio.sleep(0)  # begun, but nothing is asked yet
     await world.actor.turns.rest()

@@ -89,8 +89,8 @@ def test_groups_come_back_exactly(recorded, step):
 
 async def test_replayed_batches_are_those_of_the_recorded_run(recorded):
     """What the learners get is made of the recorded samples, bit for bit, without an engine or a judge."""
-    engines = EngineSet(actors=[], maker=None)
-    data_side = DataPreparationActor(recorded, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)
+    engines = EngineSet(actors=[], maker=None)  # ty: ignore[invalid-argument-type]
+    data_side = DataPreparationActor(recorded, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)  # ty: ignore[invalid-argument-type]
     for version in range(3):
         await data_side.weights_synced(version)
         data = await data_side.get_step(version)
@@ -105,8 +105,8 @@ async def test_replayed_batches_are_those_of_the_recorded_run(recorded):
 
 async def test_what_is_replayed_can_be_recorded_again(recorded):
     again = replace(recorded, output_dir=str(recorded.output_dir))
-    engines = EngineSet(actors=[], maker=None)
-    data_side = DataPreparationActor(again, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)
+    engines = EngineSet(actors=[], maker=None)  # ty: ignore[invalid-argument-type]
+    data_side = DataPreparationActor(again, engines, ROWS, [], SimpleNamespace(verifiers=list), 0)  # ty: ignore[invalid-argument-type]
     await data_side.weights_synced(0)
     await data_side.get_step(0)
     copy = replace(again, replay_rollouts=f"{again.output_dir}/rollouts")

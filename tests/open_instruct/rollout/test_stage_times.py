@@ -155,8 +155,13 @@ async def test_judging_is_hidden_when_the_learner_works_meanwhile(async_steps, l
     )
     rows = [{"index": i, "input_ids_prompt": [1], "dataset": ["general-flip"]} for i in range(4)]
     actor = DataPreparationActor(
-        args, SimpleNamespace(actors=[], sleep_mode=False), rows, [], SlowJudge(0.1), pad_token_id=0
-    )  # ty: ignore
+        args,
+        SimpleNamespace(actors=[], sleep_mode=False),  # ty: ignore[invalid-argument-type]
+        rows,
+        [],
+        SlowJudge(0.1),  # ty: ignore[invalid-argument-type]
+        pad_token_id=0,
+    )
     actor.engines.generate = generate
     await actor.weights_synced(0)
     metrics = {}
@@ -182,7 +187,7 @@ def test_judge_counters_count_each_verifier_once():
     verifiers = [SimpleNamespace(stats=lambda: one), SimpleNamespace(stats=lambda: two), SimpleNamespace()]
     counters = JudgeCounters([*verifiers, verifiers[0]])
     assert counters.metrics([]) == {}
-    one.update(calls=10, retries=2, prompt_tokens=500, error_timeout=1, error_auth=1, seconds_p50=1.5)
+    one.update(calls=10, retries=2, prompt_tokens=500, error_timeout=1, error_auth=1, seconds_p50=1.5)  # ty: ignore[invalid-argument-type]
     two.update(calls=5, cached=4)
     groups = [Group({}, [judged(0.5, 1.0), judged(0.5, 3.0), judged(None, 60.0), judged(0.5, 0.0)], 0.0, 0.0)]
     assert counters.metrics(groups) == {

@@ -133,7 +133,7 @@ def outside_server():
             self.end_headers()
             self.wfile.write(json.dumps({"data": [{"id": "served-judge"}]} if found else {}).encode())
 
-        def log_message(self, *args):
+        def log_message(self, format, *args):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ POLICY = Path(__file__).parents[3] / "datasets_prep" / "tiny_world" / "models" /
 
 
 def settings(**overrides) -> Args:
-    flags = {
+    flags: dict[str, Any] = {
         "model_name_or_path": str(POLICY),
         "learner_threads": 1,
         "learning_rate": 1e-3,

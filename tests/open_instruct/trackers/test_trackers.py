@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def wandb_records(path: Path) -> list:
         part += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # ty: ignore[missing-attribute]
             record.ParseFromString(part)
             records.append(record)
             part = b""
@@ -190,7 +191,8 @@ def test_a_tracker_that_cannot_close_is_told_of(caplog):
 def test_a_missing_package_is_told_before_any_record_is_touched(tmp_path, monkeypatch, flag, package):
     with MetricsLogger(tmp_path) as metrics:
         metrics.log(1, {})
-    args = Args(output_dir=str(tmp_path), **{flag: True})
+    flags: dict[str, Any] = {flag: True}
+    args = Args(output_dir=str(tmp_path), **flags)
     monkeypatch.setitem(sys.modules, package, None)
     for fails in (check_trackers, lambda args: MetricsLogger.for_run(args)):
         with pytest.raises(FlagError, match=f"--{flag} needs the package {package}: pip install {package}"):

@@ -47,7 +47,7 @@ async def test_what_it_cannot_score_is_missing(prediction, status):
     config = RewardConfig({"ends_like": FunctionVerifier("ends_like", ends_like)})
     sample = await config.score_sample(prediction, [], "end", "ends_like")
     assert (sample.reward, sample.status) == (None, status)
-    assert sample.per_verifier["ends_like"].details["error"]
+    assert (sample.per_verifier["ends_like"].details or {})["error"]
 
 
 def test_what_is_neither_class_nor_function_is_refused(monkeypatch):

@@ -35,7 +35,7 @@ def test_ifeval_by_prompt_and_by_instruction(tmp_path):
     (item,) = load_prompts("ifeval", str(path))
     assert item.id == "1000"
     responses = ["One two three.", "One, two, three.", "One, two.", "", None, "<think>a, b, c</think>Now one two."]
-    item = EvalItem(item.id, item.prompt, responses, meta=item.meta)
+    item = EvalItem(item.id, item.prompt, responses, meta=item.meta)  # ty: ignore[invalid-argument-type]
     assert [value for value, _ in scored("ifeval", item)] == [1, 0, 0, 0, 0, 1]
     assert [value for value, _ in scored("ifeval_inst", item)] == [1, 0.5, 0, 0, 0, 1]
 
@@ -66,7 +66,7 @@ def test_math(tmp_path):
     first, second = load_prompts("math", str(path))
     assert (first.id, first.meta["answer"]) == ("1", r"\frac{1}{2}")
     assert (second.id, second.meta["answer"]) == ("test/1", "7")
-    item = EvalItem("1", "p", [r"So \boxed{0.5}", "The answer is 1/3.", None], meta=first.meta)
+    item = EvalItem("1", "p", [r"So \boxed{0.5}", "The answer is 1/3.", None], meta=first.meta)  # ty: ignore[invalid-argument-type]
     assert [value for value, _ in scored("math", item)] == [1, 0, 0]
 
 
@@ -98,7 +98,7 @@ def test_prompts_are_drawn_by_seed_in_the_data_s_order(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"p{i:02}"}) + "\n" for i in range(50)))
     drawn = [item.prompt for item in load_prompts("prompts", str(path), count=10, seed=3)]
-    assert drawn == sorted(drawn) and len(set(drawn)) == 10
+    assert drawn == sorted(drawn) and len(set(drawn)) == 10  # ty: ignore[invalid-argument-type]
     assert drawn == [item.prompt for item in load_prompts("prompts", str(path), count=10, seed=3)]
     assert drawn != [item.prompt for item in load_prompts("prompts", str(path), count=10, seed=4)]
 
@@ -169,7 +169,7 @@ def test_no_value_at_all_is_an_error(tmp_path):
 
 def test_a_judge_as_metric(judge):
     judge.rates(7)
-    item = EvalItem("1", "p", ["a", "b", None])
+    item = EvalItem("1", "p", ["a", "b", None])  # ty: ignore[invalid-argument-type]
     values = scored(f"judge:hosted_vllm/m@{judge.base}", item)
     assert values[:2] == [(0.7, None), (0.7, None)]
     assert values[2][0] is None and values[2][1]

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,15 +18,20 @@ def make_classifier(folder, labels):
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(JUDGE)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+    tokenizer: Any = AutoTokenizer.from_pretrained(JUDGE)
+    shape: dict[str, Any] = {
+        "num_labels": labels,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "head_dim": 16,
+    }
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=256,
         pad_token_id=tokenizer.pad_token_id,
-        num_labels=labels,
         **shape,
     )
     Qwen3ForSequenceClassification(config).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Paired differences worked out by hand, what is missing, and what the report makes of them."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from flip_plugin.evals.report.input.runs import read_runs
 from flip_plugin.evals.stats.accuracy import accuracy_results
 from flip_plugin.evals.stats.paired import paired_results
 
-PLACE = {"evaluation": "e", "judge": "j", "group": "all"}
+PLACE: dict[str, Any] = {"evaluation": "e", "judge": "j", "group": "all"}
 
 
 def by_item(*values, seed=1):
@@ -61,7 +62,7 @@ def test_accuracy_is_compared_subset_by_subset_and_run_by_run():
         for number, pair in enumerate(rows)
         for seed in (1, 2)
     ]
-    where = {"judges": ["j"], "methods": list(scores), "seeds": [1, 2]}
+    where: dict[str, Any] = {"judges": ["j"], "methods": list(scores), "seeds": [1, 2]}
     plain = accuracy_results("e", items, judgements, **where)
     *others, result = accuracy_results("e", items, judgements, differences=True, **where)
     assert others == plain

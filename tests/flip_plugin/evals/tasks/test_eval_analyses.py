@@ -1,6 +1,7 @@
 """Length, similarity and agreement, over judgements whose figures are worked out by hand; no judge is asked."""
 
 import json
+from typing import Any
 
 import pytest
 from run_results import load_results
@@ -186,7 +187,8 @@ def finished(tmp_path):
         EvalItem("b", TARGET, ["w " * 9, "v " * 9], RIGHT, "Math"),
     ]
     flips = [flip("a", TARGET, "no"), flip("b", ORDER, "no", scores=[0.5, 0.6])]
-    more = [Judgement(**{**one.to_dict(), "seed": 2}) for one in flips]
+    again: list[dict[str, Any]] = [one.to_dict() | {"seed": 2} for one in flips]
+    more = [Judgement(**fields) for fields in again]
     return run_folder(tmp_path / "done", [*flips, *more], items)
 
 

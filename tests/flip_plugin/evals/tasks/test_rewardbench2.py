@@ -96,10 +96,10 @@ def test_local_files_of_the_schema_go_through_the_loading_path(tmp_path, file):
     first = items[0]
     assert first.id == "Focus/Fo0" and first.prompt == "Say it well Fo0"
     assert list(first.responses) == ["good Fo0", "bad one Fo0", "bad two Fo0", "bad three Fo0"]
-    assert list(first.right) == [True, False, False, False]
+    assert list(first.right or ()) == [True, False, False, False]
     assert first.meta == {"row_id": "Fo0", "models": ["m1", "m2"]}
     everything = load_items(path, (*FOUR, "Safety", "Ties"))
-    assert len(everything) == 12 and list(everything[-1].right) == [True, True, False, False]
+    assert len(everything) == 12 and list(everything[-1].right or ()) == [True, True, False, False]
     assert [item.subset for item in load_items(path, limit=4)] == list(FOUR)
 
 

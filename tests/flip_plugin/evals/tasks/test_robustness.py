@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -19,7 +20,11 @@ PROMPT = "Write a short poem about honey bees."
 
 
 def item(number, **changes):
-    fields = {"prompt": PROMPT, "responses": ["good one", "bad one", "worse one"], "right": [True, False, False]}
+    fields: dict[str, Any] = {
+        "prompt": PROMPT,
+        "responses": ["good one", "bad one", "worse one"],
+        "right": [True, False, False],
+    }
     return EvalItem(f"i{number}", **{**fields, **changes})
 
 
