@@ -10,17 +10,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from flip_plugin.commands import inspect as inspect_calls
-from flip_plugin.commands import rescore as rescore_calls
-from flip_plugin.commands import score as score_file
-from flip_plugin.commands import serve
+from flip_plugin.commands import inspect, rescore, score, serve
 from flip_plugin.errors import CommandError
 from flip_plugin.evals import commands as evals
 
 COMMANDS = {
-    "score": (score_file, "judge the responses in a JSONL file"),
-    "rescore": (rescore_calls, "score recorded judge calls again, without a judge"),
-    "inspect": (inspect_calls, "read recorded judge calls, shared words coloured"),
+    "score": (score, "judge the responses in a JSONL file"),
+    "rescore": (rescore, "score recorded judge calls again, without a judge"),
+    "inspect": (inspect, "read recorded judge calls, shared words coloured"),
     "eval": (evals, "evaluate judge models: RewardBench 2, best of N, robustness, ..."),
     "serve": (serve, "serve a judge model with vLLM on Ray"),
 }

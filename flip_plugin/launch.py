@@ -34,13 +34,12 @@ from flip_plugin.reward.environment_variables import (
     options_from_env,
     prompt_opens_think,
 )
+from flip_plugin.rows.verifier_names import VERIFIER_GROUP
 
 PACKAGE = "open_instruct"
 HOOKED = f"{PACKAGE}.ground_truth_utils"
 # How many folders above a script its checkout may begin: PATH/open_instruct/x.py, PATH/scripts/train/x.py.
 MOST_LEVELS = 3
-# The entry-point group that our own trainer reads: a package that knows it needs no launcher.
-OUR_GROUP = "open_instruct.verifiers"
 # Not options here: a key would stand in the process list; upstream's rows name the target
 # themselves, and it does not tell its verifiers why a response ended.
 NOT_OFFERED = {"api_key", "target", "skip_truncated"}
@@ -142,7 +141,8 @@ def checkout_of(script: Path) -> Path:
             f"{PACKAGE}/ground_truth_utils.py. Give the path of a script inside one, "
             "e.g. open-instruct/open_instruct/grpo_fast.py"
         )
-    if OUR_GROUP in module.read_text(encoding="utf-8"):
+    # Our own trainer reads this group of entry points: it needs no launcher.
+    if VERIFIER_GROUP in module.read_text(encoding="utf-8"):
         raise LaunchError(
             f"{folder / PACKAGE} is this project's own trainer, not upstream's; it has FLIP without a launcher: run "
             f"`python {script} ...` (or scripts/train/grpo_flip.sh), with --flip_* among its flags. "

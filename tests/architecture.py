@@ -79,6 +79,8 @@ def modules() -> dict[str, Path]:
 def imports_of(importer: str, file: Path, known: Mapping[str, Path]) -> Iterator[Import]:
     """The imports of our own modules in a file, wherever they stand in it."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(f"{file}:{node.lineno}: a relative import: write the whole name")
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             taken = {name if name in known else node.module for name in names}

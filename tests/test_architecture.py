@@ -45,13 +45,17 @@ PUBLIC = {
     "flip_plugin.adapters.openrlhf": "reward_func",
     "open_instruct.grpo_fast": "main",
     "open_instruct.grpo_utils": "group_advantages policy_loss",
-    "open_instruct.data_loader": "DataPreparationActor",
-    "open_instruct.vllm_utils": "EngineOptions",
+    "open_instruct.data_loader": "DataPreparationActor JudgeFailure PromptOrder",
+    "open_instruct.vllm_utils": "EngineOptions EngineDied LLMRayActor create_vllm_engines",
     "open_instruct.ground_truth_utils": (
         "build_all_verifiers VerifierFunction VerificationResult LMJudgeVerifierConfig RewardConfig F1Verifier"
     ),
-    "open_instruct.judge_utils": "JUDGE_PROMPT_MAP EXTRACTOR_MAP JudgeSpec",
-    "open_instruct.dataset_transformation": "CHAT_TEMPLATES TRANSFORM_FNS get_tokenizer load_dataset_mixer",
+    "open_instruct.judge_utils": "JUDGE_PROMPT_MAP EXTRACTOR_MAP RESPONSE_FORMAT_MAP JudgeSpec Extractor Template",
+    "open_instruct.verifiers.checked": "CheckedInWorker BadLabel",
+    "open_instruct.verifiers.text": "without_thinking stated_answer",
+    "open_instruct.dataset_transformation": (
+        "CHAT_TEMPLATES TRANSFORM_FNS get_tokenizer load_dataset_mixer rlvr_tokenize_v1 rlvr_max_length_filter_v1"
+    ),
     "open_instruct.rl_utils": "pack_mini_batches",
     "open_instruct.model_utils": "load_policy save_checkpoint",
     "open_instruct.logger_utils": "MetricsLogger setup_logging",

@@ -163,7 +163,7 @@ def test_entry_points_of_the_wheels_can_be_imported(wheels, tmp_path):
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
-from flip_plugin.rows.verifiers import known_verifiers
+from flip_plugin.rows.verifier_names import known_verifiers
 import open_instruct.grpo_fast, datasets_prep.prepare
 ours = [p for name in ("flip-plugin", "open-instruct", "datasets-prep") for p in distribution(name).entry_points]
 for point in ours:

@@ -2,7 +2,7 @@
 
 TRL takes a missing score; verl and OpenRLHF need a number in its place, which is
 ``FLIP_MISSING_SCORE`` there, and each such row is flagged and counted. Options come
-from the caller first and from ``FLIP_*`` variables next (`flip_plugin.reward.environment`).
+from the caller first and from ``FLIP_*`` variables next (`flip_plugin.reward.environment_variables`).
 
 What a process shares (rewards, counts) stands in this module and nowhere else: trainers
 load adapters by path and send their functions to workers, where module state would

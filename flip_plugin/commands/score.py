@@ -27,7 +27,7 @@ from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.echo import ECHO_POLICIES
 
 # This many judge errors in a row, from the start of a run on, and it stops: the judge is down.
-HOPELESS = 32
+MAX_FAILURES_IN_A_ROW = 32
 INPUT_FIELDS = ("messages", "prompt", "response")
 
 DESCRIPTION = """\
@@ -298,8 +298,8 @@ async def _score_rows(
                 file.flush()
                 bar.update()
                 errors_in_a_row = errors_in_a_row + 1 if result.status == "judge_error" else 0
-                if errors_in_a_row >= HOPELESS:
-                    failed = f"the judge failed {HOPELESS} times in a row ({result.error})"
+                if errors_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                    failed = f"the judge failed {MAX_FAILURES_IN_A_ROW} times in a row ({result.error})"
                     raise CommandError(f"{failed}. {_advice(result.error)}")
         finally:
             for _, task in window:
@@ -318,7 +318,7 @@ def _advice(error: str | None) -> str:
         return "Is the server's key in HOSTED_VLLM_API_KEY (or the provider's own variable)?"
     if error and error.startswith(("NotFoundError", "litellm.NotFoundError")):
         return "Does that server have this model? Look at --judge_model and --api_base."
-    return "Run the same command again when it is mended: what is judged is kept."
+    return "Run the same command again when that is repaired: what is judged is kept."
 
 
 def _summary(path: Path) -> tuple[Counter[str], str, str | None]:

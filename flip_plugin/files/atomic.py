@@ -27,6 +27,7 @@ def replaced_path(path: StrPath, suffix: str = ".tmp") -> Generator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its 0600 would stay on the file, and others may have to read it.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{suffix}")
+    temporary.unlink(missing_ok=True)  # what a killed process of the same number left
     try:
         yield temporary
         sync_file(temporary)
@@ -73,7 +74,8 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 def sync_file(path: StrPath) -> None:
     """Have what any process wrote to `path` on disk, and not only with the system; nothing where it is missing."""
-    with contextlib.suppress(FileNotFoundError), Path(path).open("rb+") as file:
+    # Windows can only flush what is open for writing; elsewhere a read-only file must pass, too.
+    with contextlib.suppress(FileNotFoundError), Path(path).open("rb+" if os.name == "nt" else "rb") as file:
         os.fsync(file.fileno())
 
 

@@ -52,6 +52,8 @@ class PlaceLock:
 
         Raises `InUseError` where somebody else holds it, and OSError where its file cannot be written.
         """
+        if self._lock.is_locked:
+            raise InUseError(_holder_text(self.file))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.open("a").close()
         try:

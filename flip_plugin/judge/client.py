@@ -28,16 +28,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flip_plugin.judge.cache import ReplyCache
-from flip_plugin.judge.errors import RETRIED, Failure, error_kind
-from flip_plugin.judge.event_loop import allow_blocking_calls, in_worker, judge_loop, on_judge_loop, run_sync
+from flip_plugin.judge.errors import Failure
+from flip_plugin.judge.event_loop import allow_blocking_calls, in_worker, judge_loop, on_judge_loop
 from flip_plugin.judge.http_request import send, sendable
 from flip_plugin.judge.litellm_setup import free_of_charge, import_litellm, imported
 from flip_plugin.judge.replicas import Replica, ReplicaPool, percentiles
 from flip_plugin.judge.reply import JudgeReply
 from flip_plugin.judge.retries import Question
 from flip_plugin.judge.tokens import TokenCounter
-
-__all__ = ["RETRIED", "JudgeClient", "JudgeReply", "Messages", "error_kind", "import_litellm", "run_sync"]
 
 Messages = Sequence[dict[str, Any]]
 

@@ -14,7 +14,7 @@ from typing import Any
 from flip_plugin.prompts.target import Target, render_context
 from flip_plugin.prompts.templates import FLIP_ANSWER_SYSTEM, PromptError
 from flip_plugin.replies.parsing import parse_flip_reply
-from flip_plugin.reward.base import JudgedReward, json_schema
+from flip_plugin.reward.base import REASONING, JudgedReward, json_schema
 from flip_plugin.reward.result import FlipResult
 from flip_plugin.text.echo import EchoPolicy, check_echo_policy, penalty, strip_echo
 from flip_plugin.text.similarity import Checked, Similarity, get_similarity
@@ -22,9 +22,8 @@ from flip_plugin.text.similarity import Checked, Similarity, get_similarity
 # In this order, so that the judge looks at evidence before it names the instruction; the
 # reasoning bounded, so that it cannot eat the budget. The instruction is not: max_tokens ends
 # one that wanders (unparsed), and following a long bound costs as much as the model itself.
-REASONING = {"REASONING": {"type": "string", "maxLength": 300}}
 ANSWER = {"INFERRED INSTRUCTION": {"type": "string"}}
-REASONING_FIRST = json_schema("inferred_instruction", {**REASONING, **ANSWER})
+REASONING_FIRST = json_schema("inferred_instruction", {"REASONING": REASONING, **ANSWER})
 ANSWER_ALONE = json_schema("inferred_instruction", ANSWER)
 
 

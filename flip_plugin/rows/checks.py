@@ -74,7 +74,9 @@ class _LabelChecker:
         key = name.lower()
         verifier = self._verifiers.get(key)
         if verifier is None:
-            if isinstance(label, str) or (key != FLIP_VERIFIER and isinstance(label, Sequence)):
+            # Of a judge's label it is known that it is text; of another verifier's, nothing without that verifier.
+            is_text = isinstance(label, str) or (key != FLIP_VERIFIER and isinstance(label, Sequence))
+            if is_text or not key.startswith("general-"):
                 return None
             return f"for {name} must be text, not {type(label).__name__}"
         if key not in self._tried:

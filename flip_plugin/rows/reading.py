@@ -166,7 +166,7 @@ def open_parquet(handle: IO[bytes], name: str) -> Any:
 
     try:
         return pq.ParquetFile(handle, pre_buffer="://" in name)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{name} is not a whole Parquet file: {error}. Fetch or write it anew.") from error
 
 
@@ -181,7 +181,7 @@ def parquet_pieces(parquet: Any, name: str, before: int = 0, **options: Any) -> 
         for piece in parquet.iter_batches(BATCH_ROWS, use_threads=False, **options):
             yield piece
             before += piece.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(
             f"{name}, after row {before}: the file cannot be read: {error}. Fetch or write it anew."
         ) from error

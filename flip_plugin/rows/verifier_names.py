@@ -36,21 +36,40 @@ def dataset_of(judge_type: str) -> str:
 def known_verifiers() -> dict[str, Any]:
     """Every name that a row may hold, in lower case, with its verifier, or None where labels cannot be asked about.
 
-    Those of the trainer itself are there without it. Raises `DatasetError` for an entry point that cannot be loaded.
+    Those of the trainer itself are there without it. Raises `DatasetError` for an entry point that cannot be used.
     """
     known: dict[str, Any] = dict.fromkeys(BUILT_IN)
-    for point in plugins.entry_points(VERIFIER_GROUP):
-        offered = _load(point)
-        if inspect.isclass(offered):
-            verifier = offered(offered.get_config_class().from_args())
-            known[verifier.name.lower()] = verifier
-        elif offered is not None:
-            known[point.name.lower()] = None
-    for point in plugins.entry_points(JUDGE_GROUP):
-        spec = _load(point)
-        name = point.name if spec is None else spec.name
-        known[f"general-{name}".lower()] = None
+    try:
+        for point in plugins.entry_points(VERIFIER_GROUP):
+            known |= _verifier_of(point)
+        for point in plugins.entry_points(JUDGE_GROUP):
+            known[f"general-{_judge_type_of(point)}".lower()] = None
+    except plugins.PluginError as error:
+        raise DatasetError(f"{error}, or name the known verifiers yourself (--verifiers)") from error
     return known
+
+
+def _verifier_of(point: EntryPoint) -> dict[str, Any]:
+    """Name and verifier of an entry point; nothing where it needs a trainer that is not installed."""
+    offered = _load(point)
+    if offered is None:
+        return {}
+    if not inspect.isclass(offered):
+        plugins.find(VERIFIER_GROUP, point.name)  # two packages may have chosen one name
+        return {point.name.lower(): None}
+    if not hasattr(offered, "get_config_class"):
+        what = "is neither a subclass of VerifierFunction nor a function"
+        raise plugins.PluginError(f"{plugins.describe(point)} {what}. Repair or uninstall that package")
+    verifier = offered(offered.get_config_class().from_args())
+    return {verifier.name.lower(): verifier}
+
+
+def _judge_type_of(point: EntryPoint) -> str:
+    spec = _load(point)
+    if spec is not None and not hasattr(spec, "name"):
+        what = f"is a {type(spec).__name__}, not a JudgeSpec"
+        raise plugins.PluginError(f"{plugins.describe(point)} {what}. Repair or uninstall that package")
+    return point.name if spec is None else spec.name
 
 
 def _load(point: EntryPoint) -> Any:
@@ -60,4 +79,4 @@ def _load(point: EntryPoint) -> Any:
     except plugins.PluginError as error:
         if getattr(error.__cause__, "name", None) == "open_instruct":
             return None
-        raise DatasetError(f"{error}, or name the known verifiers yourself (--verifiers)") from error
+        raise

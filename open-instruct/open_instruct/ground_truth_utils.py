@@ -1,6 +1,7 @@
 """Verifiers and rewards, under upstream's module name: see `open_instruct.verifiers` and `open_instruct.rewards`."""
 
 from flip_plugin.plugins import PluginError
+from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig
 from open_instruct.rewards.registry import JUDGE_GROUP, VERIFIER_GROUP, build_all_verifiers, check_verifier_names
 from open_instruct.rewards.row_reward import RewardConfig, SampleReward
@@ -19,6 +20,7 @@ __all__ = [
     "F1Verifier",
     "GSM8KVerifier",
     "IFEvalVerifier",
+    "JudgeSpec",
     "LMJudgeVerifier",
     "LMJudgeVerifierConfig",
     "MathVerifier",
@@ -32,4 +34,5 @@ __all__ = [
     "VerifierFunction",
     "build_all_verifiers",
     "check_verifier_names",
+    "judge_specs",
 ]

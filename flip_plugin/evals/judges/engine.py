@@ -22,9 +22,7 @@ from flip_plugin.evals.judges.methods import MethodJudge, make_method
 from flip_plugin.evals.judges.options import EvalOptions
 from flip_plugin.evals.judges.spec import JudgeSpec, open_model
 from flip_plugin.evals.records.items import EvalItem, Judgement, Key, has_failed
-from flip_plugin.evals.records.journal import Journal, read_judgements
-
-__all__ = ["MAX_FAILURES_IN_A_ROW", "Judgements", "has_failed", "judge_items", "read_judgements", "report_failures"]
+from flip_plugin.evals.records.journal import Journal
 
 # After so many judgements in a row that the judge's server failed, nothing more is asked of it.
 MAX_FAILURES_IN_A_ROW = 20

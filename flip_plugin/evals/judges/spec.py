@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from flip_plugin.errors import CommandError
+from flip_plugin.judge.client import OFFLINE
 
-OFFLINE = "vllm:"
 # What may stand in a file's name, and keeps `<judge>.<method>.<seed>.jsonl` apart.
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _PARTS = re.compile(r"(?:(?P<name>[^=@/:]*)=)?(?P<model>.*?)(?:@(?P<url>https?://.*))?", re.DOTALL)
@@ -48,7 +48,7 @@ class JudgeSpec:
         model = match["model"].removeprefix(OFFLINE)
         own = re.sub(r"[^\w.+-]", "-", model.partition("?")[0].rstrip("/").rpartition("/")[2])
         name = own if match["name"] is None else match["name"]
-        wanted = f"judge {text!r}: [NAME=]MODEL[@URL] or [NAME=]{OFFLINE}PATH_OR_ID is wanted"
+        wanted = f"judge {text!r}: [NAME=]MODEL[@URL] or [NAME=]{OFFLINE}PATH_OR_ID is required"
         if not model.strip():
             raise CommandError(f"{wanted}; it names no model")
         if "@" in model and not offline:

@@ -36,7 +36,7 @@ class Journal:
             ) from None
         try:
             self._before = read_judgements(self.folder.parent)
-        except CommandError:
+        except BaseException:
             self._lock.release()
             raise
         return self

@@ -43,6 +43,7 @@ def build_all_verifiers(args: Any, streaming_config: Any = None) -> dict[str, Ve
         _add(verifiers, cls(config))  # ty: ignore[invalid-argument-type]
     for point, function in offered:
         if not inspect.isclass(function):
+            plugins.find(VERIFIER_GROUP, point.name)  # two packages may have chosen one name
             _add(verifiers, FunctionVerifier(point.name, function))
     config = LMJudgeVerifierConfig.from_args(args, streaming_config)
     for name, spec in _judge_types().items():
@@ -59,10 +60,17 @@ def _verifier_classes(offered: Sequence[tuple[EntryPoint, Any]]) -> list[type[Ve
     for point, cls in offered:
         if inspect.isclass(cls) and issubclass(cls, VerifierFunction):
             classes[cls.__module__, cls.__qualname__] = cls
-        elif inspect.isclass(cls) or not callable(cls):
+        elif not _is_plain_function(cls):
             raise PluginError(f"{plugins.describe(point)} is neither a subclass of VerifierFunction nor a function")
     ours = (LMJudgeVerifier, FunctionVerifier)  # made for a judge type, or for a function
     return [cls for cls in classes.values() if cls not in ours and not inspect.isabstract(cls)]
+
+
+def _is_plain_function(offered: Any) -> bool:
+    """Whether an entry point's object can be called as (response, label) for a score, at once and not by `await`."""
+    if inspect.isclass(offered) or isinstance(offered, VerifierFunction) or not callable(offered):
+        return False
+    return not (inspect.iscoroutinefunction(offered) or inspect.iscoroutinefunction(type(offered).__call__))
 
 
 def _judge_types() -> dict[str, JudgeSpec]:

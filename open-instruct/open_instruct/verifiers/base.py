@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -106,13 +105,17 @@ class VerifierFunction(ABC):
 class FunctionVerifier(VerifierFunction):
     """A plain function of (response, label) as a verifier: for packages that should not need this one.
 
-    The function returns a score from 0 to 1, or None where it cannot tell. What it raises makes the score missing,
-    with the status ``verifier_error``: it sees whatever a policy writes, and one bad response must not end a run.
+    The function returns a score from 0 to 1, or None where it cannot tell. What it raises, and whatever else it
+    returns, makes the score missing, with the status ``verifier_error``: it sees whatever a policy writes, and one
+    bad response must not end a run. A label may be of any type.
     """
 
     def __init__(self, name: str, function: Callable[[str, Any], float | None]) -> None:
         super().__init__(name)
         self.function = function
+
+    def check_label(self, label: Any) -> None:
+        """Nothing is known of what the function can use."""
 
     def __call__(
         self,
@@ -125,12 +128,15 @@ class FunctionVerifier(VerifierFunction):
         """What the function says of `prediction`."""
         try:
             score = self.function(prediction, label)
+            # Numbers of numpy and torch count, too.
+            is_score = hasattr(score, "__float__") and bool(0 <= score <= 1)
         except Exception as error:  # noqa: BLE001 - somebody's function, on whatever a policy writes
-            details = {"error": f"{type(error).__name__}: {error}"}
-            return VerificationResult(None, status="verifier_error", details=details)
+            return self._missing("verifier_error", f"{type(error).__name__}: {error}")
         if score is None:
-            return VerificationResult(None, status="no_score", details={"error": f"{self.name} gave no score"})
-        if not math.isfinite(score):
-            details = {"error": f"{self.name} gave {score}"}
-            return VerificationResult(None, status="verifier_error", details=details)
+            return self._missing("no_score", f"{self.name} gave no score")
+        if not is_score:
+            return self._missing("verifier_error", f"{self.name} gave {score!r:.200}, which is no number from 0 to 1")
         return VerificationResult(float(score))
+
+    def _missing(self, status: str, error: str) -> VerificationResult:
+        return VerificationResult(None, status=status, details={"error": error})

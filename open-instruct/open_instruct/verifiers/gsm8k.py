@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from open_instruct.verifiers.answer_text import end_of, stated_answer
 from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
-from open_instruct.verifiers.worker_verifier import CheckedInWorker
+from open_instruct.verifiers.checked import CheckedInWorker
+from open_instruct.verifiers.text import end_of, stated_answer
 
 # Characters at the end of a response in which its number is looked for.
 READ_CHARACTERS = 10_000

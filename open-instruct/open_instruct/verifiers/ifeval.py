@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.answers.worker_pool import shared_pool
-from open_instruct.verifiers.answer_text import without_thinking
 from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
+from open_instruct.verifiers.checked import CheckedInWorker
 from open_instruct.verifiers.ifeval_functions import requirement_of_function
-from open_instruct.verifiers.worker_verifier import CheckedInWorker
+from open_instruct.verifiers.text import without_thinking
 
 FORMAT = (
     'ifeval wants {"instruction_id": ["punctuation:no_comma"], "kwargs": [{}]} with an entry of kwargs for each '

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from open_instruct.verifiers.answer_text import end_of, stated_answer
 from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
-from open_instruct.verifiers.worker_verifier import CheckedInWorker
+from open_instruct.verifiers.checked import CheckedInWorker
+from open_instruct.verifiers.text import end_of, stated_answer
 
 # Characters at the end of a response in which its answer is looked for.
 READ_CHARACTERS = 10_000

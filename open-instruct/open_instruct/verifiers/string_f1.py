@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flip_plugin.text.similarity import f1_score
-from open_instruct.verifiers.answer_text import without_thinking
 from open_instruct.verifiers.base import BadLabel, VerificationResult, VerifierFunction
+from open_instruct.verifiers.text import without_thinking
 
 
 class F1Verifier(VerifierFunction):

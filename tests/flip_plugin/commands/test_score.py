@@ -59,7 +59,7 @@ def test_a_stopped_run_continues_where_it_was(score, judge, tmp_path, monkeypatc
 
     judge.handler = stop_at_twelve
     with monkeypatch.context() as patch:
-        patch.setattr(score_file, "HOPELESS", 1)
+        patch.setattr(score_file, "MAX_FAILURES_IN_A_ROW", 1)
         assert score("--max_concurrency", "2", given=rows(30)) == 2
     assert not (tmp_path / "out.jsonl").exists()
     with (tmp_path / "out.jsonl.partial").open("a") as file:
@@ -79,7 +79,7 @@ def test_a_stopped_run_continues_where_it_was(score, judge, tmp_path, monkeypatc
 
 def test_results_of_other_input_or_judge_are_not_mixed(score, judge, tmp_path, monkeypatch, capsys):
     judge.handler = lambda body: (400, "no") if "response 3\n" in str(body["messages"][1]["content"]) else "{}"
-    monkeypatch.setattr(score_file, "HOPELESS", 1)
+    monkeypatch.setattr(score_file, "MAX_FAILURES_IN_A_ROW", 1)
     assert score(given=rows(6)) == 2
     assert score("--temperature", "0.9") == 2
     assert "other settings" in capsys.readouterr().err

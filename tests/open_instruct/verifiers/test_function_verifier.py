@@ -8,7 +8,8 @@ import pytest
 
 from flip_plugin import plugins
 from flip_plugin.plugins import PluginError
-from flip_plugin.rows.verifier_names import VERIFIER_GROUP
+from flip_plugin.rows.checks import DatasetError, validate_rows
+from flip_plugin.rows.verifier_names import VERIFIER_GROUP, known_verifiers
 from open_instruct.config.args import Args
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
@@ -21,15 +22,22 @@ def ends_like(prediction, label):
         raise KeyError("no such thing")
     if prediction == "unknown":
         return None
-    return math.nan if prediction == "nan" else float(prediction.endswith(label))
+    odd = {"nan": math.nan, "text": "0.5", "pair": (1, 2), "seven": 7, "huge": 10**400}
+    return odd[prediction] if prediction in odd else float(prediction.endswith(str(label)))
+
+
+async def later(prediction, label):
+    """No plain function: it has to be awaited."""
+    return 1.0
 
 
 NOT_A_VERIFIER = "just text"
+INSTANCE = FunctionVerifier("ends_like", ends_like)
 
 
-def offer(monkeypatch, value):
-    point = EntryPoint("ends_like", f"{__name__}:{value}", VERIFIER_GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == VERIFIER_GROUP else [])
+def offer(monkeypatch, *values):
+    points = [EntryPoint("ends_like", f"{__name__}:{value}", VERIFIER_GROUP) for value in values]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == VERIFIER_GROUP else [])
 
 
 async def test_it_is_found_and_scores(monkeypatch):
@@ -41,7 +49,11 @@ async def test_it_is_found_and_scores(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("prediction", "status"), [("unknown", "no_score"), ("trouble", "verifier_error"), ("nan", "verifier_error")]
+    ("prediction", "status"),
+    [
+        ("unknown", "no_score"),
+        *((text, "verifier_error") for text in ("trouble", "nan", "text", "pair", "seven", "huge")),
+    ],
 )
 async def test_what_it_cannot_score_is_missing(prediction, status):
     config = RewardConfig({"ends_like": FunctionVerifier("ends_like", ends_like)})
@@ -50,7 +62,24 @@ async def test_what_it_cannot_score_is_missing(prediction, status):
     assert (sample.per_verifier["ends_like"].details or {})["error"]
 
 
-def test_what_is_neither_class_nor_function_is_refused(monkeypatch):
-    offer(monkeypatch, "NOT_A_VERIFIER")
+@pytest.mark.parametrize("value", ["NOT_A_VERIFIER", "INSTANCE", "later"])
+def test_what_is_neither_class_nor_function_is_refused(monkeypatch, value):
+    offer(monkeypatch, value)
     with pytest.raises(PluginError, match="neither a subclass of VerifierFunction nor a function"):
         build_all_verifiers(Args())
+
+
+def test_two_functions_of_one_name_are_refused(monkeypatch):
+    offer(monkeypatch, "ends_like", "ends_like")
+    with pytest.raises(PluginError, match="'ends_like' is ambiguous"):
+        build_all_verifiers(Args())
+    with pytest.raises(DatasetError, match="'ends_like' is ambiguous"):
+        known_verifiers()
+
+
+def test_labels_of_any_type_pass(monkeypatch):
+    offer(monkeypatch, "ends_like")
+    for names in (build_all_verifiers(Args()), known_verifiers()):
+        for label in (20, {"a": 1}, ["x"]):
+            row = {"messages": [{"role": "user", "content": "Hi"}], "dataset": "ends_like", "ground_truth": label}
+            validate_rows([row], names)

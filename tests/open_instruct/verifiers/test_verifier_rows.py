@@ -77,7 +77,7 @@ def test_a_label_that_no_verifier_can_use_stops_the_run(tmp_path, name, truth, w
 
 def test_a_missing_library_stops_the_run_where_rows_need_it(tmp_path, monkeypatch):
     pool = WorkerPool(1)
-    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: pool)
+    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: pool)
     (tmp_path / "math_verify.py").write_text("raise ModuleNotFoundError('gone', name='math_verify')")
     monkeypatch.syspath_prepend(tmp_path)
     row = {"messages": [{"role": "user", "content": "Answer."}], "ground_truth": "18"}

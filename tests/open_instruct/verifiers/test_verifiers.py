@@ -15,9 +15,9 @@ from flip_plugin.answers.worker_pool import WorkerPool, close_shared_pool
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
 from open_instruct.verifiers import F1Verifier, GSM8KVerifier, MathVerifier
-from open_instruct.verifiers.answer_text import end_of, stated_answer, without_thinking
 from open_instruct.verifiers.base import BadLabel, MissingLibrary
-from open_instruct.verifiers.worker_verifier import MAX_CHARACTERS
+from open_instruct.verifiers.checked import MAX_CHARACTERS
+from open_instruct.verifiers.text import end_of, stated_answer, without_thinking
 
 GSM8K, MATH, F1 = GSM8KVerifier(), MathVerifier(), F1Verifier()
 
@@ -38,7 +38,7 @@ def short_pool_of_module():
 @pytest.fixture
 def short_pool(short_pool_of_module, monkeypatch):
     """One worker whose checks may take 0.3 s of CPU."""
-    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: short_pool_of_module)
+    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: short_pool_of_module)
     return short_pool_of_module
 
 
@@ -46,7 +46,7 @@ def short_pool(short_pool_of_module, monkeypatch):
 def new_pool(monkeypatch):
     """One worker, not started yet: what is on the path now counts."""
     pool = WorkerPool(1)
-    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: pool)
+    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: pool)
     yield pool
     pool.close()
 
@@ -185,7 +185,10 @@ async def test_a_check_that_takes_too_long_is_missing(short_pool, response):
 
 
 def test_memory_is_bounded():
-    code = "from flip_plugin.answers import worker; worker.OPERATIONS['big'] = 'builtins:bytearray'; worker.main()"
+    code = (
+        "from flip_plugin.answers import worker_process as worker;"
+        "worker.OPERATIONS['big'] = 'builtins:bytearray'; worker.main()"
+    )
     request = {"operation": "big", "arguments": {"source": 2 * worker.MEMORY_LIMIT}, "cpu_seconds": 5}
     told = subprocess.run([sys.executable, "-c", code], input=json.dumps(request), capture_output=True, text=True)
     assert "MemoryError" in json.loads(told.stdout)["error"]
@@ -209,7 +212,7 @@ def test_a_worker_that_dies_is_replaced(short_pool):
 
 def test_a_worker_that_gets_no_cpu(monkeypatch):
     pool = WorkerPool(1, wall_seconds=0.01)
-    monkeypatch.setattr("open_instruct.verifiers.worker_verifier.shared_pool", lambda: pool)
+    monkeypatch.setattr("open_instruct.verifiers.checked.shared_pool", lambda: pool)
     result = GSM8K([], "5", "5")
     assert (result.score, result.status) == (None, "timeout")
     assert "within 0.01 s" in (result.details or {})["error"]
@@ -218,7 +221,7 @@ def test_a_worker_that_gets_no_cpu(monkeypatch):
 
 def test_workers_end_with_their_parent():
     code = (
-        "from flip_plugin.answers import workers; from open_instruct.verifiers import GSM8KVerifier;"
+        "from flip_plugin.answers import worker_pool as workers; from open_instruct.verifiers import GSM8KVerifier;"
         "GSM8KVerifier()([], '5', '5');"
         "print(workers.shared_pool()._workers[0]._process.pid); import os; os.kill(os.getpid(), 9)"
     )
