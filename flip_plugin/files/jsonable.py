@@ -1,4 +1,4 @@
-"""Python values as strict JSON in ASCII."""
+"""Python values as plain JSON types, without NaN and infinities; `dumps` is a line of it in ASCII."""
 
 from __future__ import annotations
 

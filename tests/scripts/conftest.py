@@ -13,6 +13,7 @@ FAKE_UV = r"""#!/usr/bin/env bash
 echo "$* [UV_FIND_LINKS=${UV_FIND_LINKS:-}]" >>"$UV_LOG"
 if [[ "$1" == venv ]]; then
     rm -rf .venv && mkdir -p .venv/bin
+    [[ "$*" =~ --python\ ([0-9.]+) ]] && mkdir -p ".venv/lib/python${BASH_REMATCH[1]}"
     printf '#!/usr/bin/env bash\nprintf "%%s\\n" "pid=$$" "$@"\n' >.venv/bin/python
     chmod +x .venv/bin/python
 fi

@@ -27,6 +27,16 @@ def test_a_changed_lock_is_installed_over_the_old_one(tree):
     assert not any(call.startswith("venv") for call in calls)
 
 
+def test_another_python_starts_afresh(tree):
+    tree.ok("scripts/env.sh", FLIP_PYTHON="3.11")
+    tree.calls()
+    tree.ok("scripts/env.sh", FLIP_PYTHON="3.12")
+    assert "--python 3.12" in tree.calls()[0]
+    tree.ok("scripts/env.sh", FLIP_PYTHON="3.12")
+    tree.ok("scripts/env.sh")
+    assert tree.calls() == []
+
+
 def test_an_interrupted_install_starts_afresh(tree):
     failed = tree.run("scripts/env.sh", UV_FAIL="-r requirements")
     assert failed.returncode != 0

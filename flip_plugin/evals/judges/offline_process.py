@@ -10,7 +10,7 @@ Then, in any order:
 
 A request joins those that run as soon as it is read, as on a server; it is put to vLLM by the first half of
 ``LLM.chat`` (``LLM.enqueue_chat``), so that one bad request fails alone, and the engine's steps are the second. Ends at
-the end of its input. Whatever else goes wrong ends the process with a traceback in its log: the parent tells.
+the end of its input. Whatever else goes wrong ends the process with a traceback in its log, which the parent quotes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The model is loaded once for all its tasks, and its memory is free when the process ends. A job (JSON):
 
     checkpoint    path or Hugging Face id
-    contents      `contents_of` it; kept with the results
+    contents      fingerprint of its files, by `contents_of`; kept with the results
     backend       vllm or hf
     model_args    keywords for lm-eval's model
     tasks         [{"task": lm-eval's name, "file": where its results go}]

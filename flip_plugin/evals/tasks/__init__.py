@@ -1,1 +1,1 @@
-"""The evaluations of ``flip eval``, one a file."""
+"""The evaluations of ``flip eval``, one a file; ``candidates`` is in `data`, and ``report`` in `report`."""

@@ -1,4 +1,4 @@
-"""Checkpoints by benchmarks: what training under each reward did to the policy (the paper's GRPO table).
+"""``flip eval grpo_table``: what training under each reward did to the policy (the paper's GRPO table).
 
 Each (checkpoint, task) pair is evaluated once by lm-eval (`flip_plugin.evals.lm_eval.worker`, a process a checkpoint);
 its results stand in ``pairs/<checkpoint>/<task>.json``. A pair whose file is there is not run again: it must be of the

@@ -1,4 +1,4 @@
-"""Accuracy by the length of the responses, from the judgements of a run or of a fresh one.
+"""``flip eval length``: accuracy by the length of the responses, from the judgements of a run or of a fresh one.
 
 The paper (arXiv 2602.13551) reports that FLIP does better on longer responses: they hold more evidence.
 An item's length is that of its responses: their mean, or the right one's, or the longest one's.

@@ -312,5 +312,5 @@ def _item(name: str, row: Mapping[str, Any]) -> EvalItem:
 
 def _ties_key(item: EvalItem) -> tuple[str, int]:
     match = TIES_ID.fullmatch(str(item.meta["row_id"]))
-    assert match is not None  # load_items saw to it
+    assert match is not None  # load_items has checked it
     return match[1], int(match[2])

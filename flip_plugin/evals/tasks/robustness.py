@@ -1,4 +1,4 @@
-"""Robustness: what attacks on a bad response do to its score, and how often it then beats a good one.
+"""``flip eval robustness``: what attacks on a bad response do to its score, and how often it then beats a good one.
 
 The data are items with right and wrong responses, as those of RewardBench 2. Of each, one right and one
 wrong response are drawn; every attack of the suite rewrites the wrong one (`flip_plugin.evals.attacks`).

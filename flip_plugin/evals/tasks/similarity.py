@@ -1,4 +1,4 @@
-"""The ablation over similarities: a run's FLIP judgements scored anew, without a judge.
+"""``flip eval similarity``: the ablation over similarities, a run's FLIP judgements scored anew, without a judge.
 
 A judgement keeps the inferred instruction and the target of each response, so any similarity that
 `flip_plugin.text.similarity.get_similarity` knows can be put in place of the one that the run had.
