@@ -66,6 +66,7 @@ class LLMRayActor:
         self._engine: Any = None
         self._shared: Any = None
         self._asleep = False
+        self._failed_update: Exception | None = None
 
     async def start(self) -> None:
         """Load the model; returns when the engine takes requests."""
@@ -148,10 +149,12 @@ class LLMRayActor:
         return self.weights_version
 
     async def wait_until_dead(self) -> None:
-        """Raise `EngineDied` when the engine core is gone; return when the engine was stopped."""
+        """Raise `EngineDied` when the engine core is gone or a weight update failed; return when it was stopped."""
         while self._engine is not None:
             if self._engine.errored:
                 raise EngineDied("vLLM's engine core is gone")
+            if (error := self._failed_update) is not None:
+                raise EngineDied(f"a weight update failed: {type(error).__name__}: {error}")
             await asyncio.sleep(WATCH_S)
 
     # Weight updates: the four steps of vLLM's API, and the path without NCCL that runs them in one call.
@@ -176,15 +179,27 @@ class LLMRayActor:
         """One chunk of weights."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        with engine_death():
+        with engine_death(), self._kept_failure():
             await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_weight_update(self, version: int) -> None:
         """Take the new weights into use and go on generating."""
-        with engine_death():
+        with engine_death(), self._kept_failure():
             await self._engine.finish_weight_update(str(version))
             self.weights_version = version
             await self._engine.resume_generation()
+
+    @contextmanager
+    def _kept_failure(self) -> Generator[None]:
+        """Keep what is raised inside for `wait_until_dead`, which ends the run.
+
+        With NCCL the learner does not see it: it looks at the answer after its broadcast, which waits for this engine.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failed_update = error
+            raise
 
     async def load_weights(self, flat: Any, layout: Any, version: int) -> None:
         """Without NCCL: `flat` is (num_bytes,) uint8 from Ray's object store, laid out as `layout` says.

@@ -3,7 +3,8 @@
 An engine is lost when its Ray actor dies or its vLLM engine core does (`EngineDied`). The requests that it had
 go to another engine, or wait for the new one. A new engine loads the policy from disk, then the newest weights
 that the learner has sent; until then it takes no request. With NCCL a new engine cannot join the group of the
-others: there a loss ends the run (`EngineLost`).
+others: there a loss ends the run (`EngineLost`). While the engines sleep, the GPU is the learner's: an engine that
+dies meanwhile is replaced when the others wake up.
 
 The learner sends its weights to the engines itself (`open_instruct.engines.weights.send`).
 """
@@ -65,6 +66,8 @@ class EnginePool:
         self._weights: Weights | None = None
         self._lost: EngineLost | None = None
         self._changed = asyncio.Condition()
+        self._awake = asyncio.Event()
+        self._awake.set()
 
     async def generate(self, prompt_ids: Sequence[int], sampling: SamplingConfig) -> list[Sample]:
         """`sampling.n` samples for one prompt; outlives the engine that was asked first. Raises `EngineLost`."""
@@ -92,9 +95,15 @@ class EnginePool:
         await self._of_each_up(self._load_newest)
         self._raise_if_lost()
 
-    async def call_up(self, method: str) -> None:
-        """`method` of every engine that is up, without arguments; one that dies of it is replaced."""
-        await self._of_each_up(lambda actor: getattr(actor, method).remote())
+    async def sleep(self) -> None:
+        """Put every engine that is up to sleep. Until `wake_up` no new engine is started."""
+        self._awake.clear()
+        await self._of_each_up(lambda actor: actor.sleep.remote())
+
+    async def wake_up(self) -> None:
+        """Undo `sleep`; an engine that died meanwhile is now replaced."""
+        self._awake.set()
+        await self._of_each_up(lambda actor: actor.wake_up.remote())
 
     async def wait_until_lost(self) -> None:
         """Watch the engines; return never, or raise `EngineLost` when one is lost for good."""
@@ -174,19 +183,28 @@ class EnginePool:
         slot.restarting = asyncio.get_running_loop().create_task(self._replace(slot, error))
 
     async def _replace(self, slot: _Slot, error: Exception) -> None:
+        """`_restart`; whatever it raises ends the run, since nobody awaits this task."""
+        try:
+            await self._restart(slot, error)
+        except Exception as failure:  # a fault of ours or of Ray's: without this all requests would wait for ever
+            logger.exception("policy engine %d could not be started again", slot.index)
+            await self._give_up(slot, "starting it again failed", failure)
+
+    async def _restart(self, slot: _Slot, error: Exception) -> None:
         """New actors until one is up with the newest weights, or there have been enough."""
         engines, pause = self._engines, FIRST_PAUSE_S
         while True:
             engines.maker.end(slot.actor)
             if engines.no_restart or slot.restarts >= engines.max_restarts:
-                await self._give_up(slot, error)
+                await self._give_up(slot, self._why_final(slot), error)
                 return
             await asyncio.sleep(pause)
+            await self._awake.wait()
             pause *= 2
             slot.restarts += 1
             logger.warning("policy engine %d: restart %d of %d", slot.index, slot.restarts, engines.max_restarts)
-            slot.actor = engines.maker.make(slot.index, slot.restarts)
             try:
+                slot.actor = engines.maker.make(slot.index, slot.restarts)
                 await asyncio.wait_for(slot.actor.start.remote(), START_PATIENCE_S)
                 version = await self._load_newest(slot.actor)
             except (*engine_gone(), *failed_start()) as failure:
@@ -199,14 +217,15 @@ class EnginePool:
             await self._notify()
             return
 
-    async def _give_up(self, slot: _Slot, error: Exception) -> None:
+    def _why_final(self, slot: _Slot) -> str:
         engines = self._engines
         if engines.no_restart:
-            why = f"it is not started again: {engines.no_restart}"
-        elif engines.max_restarts:
-            why = f"it was started again {slot.restarts} times (--max_actor_restarts {engines.max_restarts})"
-        else:
-            why = "--max_actor_restarts is 0"
+            return f"it is not started again: {engines.no_restart}"
+        if engines.max_restarts:
+            return f"it was started again {slot.restarts} times (--max_actor_restarts {engines.max_restarts})"
+        return "--max_actor_restarts is 0"
+
+    async def _give_up(self, slot: _Slot, why: str, error: Exception) -> None:
         self._lost = self._lost or lost_for_good(slot.index, why, error)
         await self._notify()
 

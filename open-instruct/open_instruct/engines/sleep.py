@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from open_instruct.engines.pool import EnginePool
 
@@ -47,17 +48,16 @@ class Turns:
         await self._idle.wait()
         if not self._asleep:
             self._asleep = True
-            await self._all("sleep", "/sleep?level=1")
+            await asyncio.gather(self._engines.sleep(), *self._ask_judges("/sleep?level=1"))
 
     async def wake(self) -> None:
         """Undo `rest`."""
         if self._asleep:
-            await self._all("wake_up", "/wake_up")
+            await asyncio.gather(self._engines.wake_up(), *self._ask_judges("/wake_up"))
             self._asleep = False
 
-    async def _all(self, method: str, path: str) -> None:
-        judges = (asyncio.to_thread(_post, url + path) for url in self._judges)
-        await asyncio.gather(self._engines.call_up(method), *judges)
+    def _ask_judges(self, path: str) -> list[Coroutine[Any, Any, None]]:
+        return [asyncio.to_thread(_post, url + path) for url in self._judges]
 
 
 def _post(url: str) -> None:

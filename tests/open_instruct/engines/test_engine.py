@@ -1,12 +1,14 @@
 """The engine actor's own bookkeeping, around a stand-in for vLLM's `AsyncLLM`."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from open_instruct.engines import engine as engine_module
 from open_instruct.engines.engine import EngineOptions, LLMRayActor
-from open_instruct.engines.errors import EngineDied
+from open_instruct.engines.errors import NO_RESTART_WITH_NCCL, EngineDied, EngineLost
+from open_instruct.engines.pool import EnginePool, EngineSet
 from open_instruct.engines.weights.send import WeightLayout
 
 
@@ -14,6 +16,7 @@ class Core:
     """Notes what is called on it."""
 
     errored = False
+    fails_in = None
 
     def __init__(self):
         self.calls = []
@@ -21,6 +24,8 @@ class Core:
     def __getattr__(self, name):
         async def call(*args, **kwargs):
             self.calls.append(name)
+            if name == self.fails_in:
+                raise ValueError("a shape does not fit")
 
         return call
 
@@ -37,6 +42,7 @@ def actor(monkeypatch):
     monkeypatch.setattr(LLMRayActor, "__init__", lambda self: None)
     actor = LLMRayActor()  # ty: ignore[missing-argument]
     actor.options, actor.weights_version, actor._asleep = EngineOptions("model"), 0, False
+    actor._failed_update = None
     actor._engine = actor._shared = Core()
     actor._shared.path = "/proc/1/fd/1"  # ty: ignore[missing-attribute]
     return actor
@@ -56,6 +62,33 @@ async def test_an_engine_that_is_stopped_is_not_dead(actor):
     await asyncio.sleep(0.01)
     await actor.stop()
     await watch
+
+
+class Handle:
+    """The actor by its Ray handle's methods."""
+
+    def __init__(self, actor):
+        self._actor = actor
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(getattr(self._actor, name)(*args)))
+
+
+@pytest.mark.slow  # imports vLLM
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("step", "of_actor", "argument"),
+    [("update_weights", "receive_weights", {}), ("finish_weight_update", "finish_weight_update", 1)],
+)
+async def test_with_nccl_a_failed_update_ends_the_run(actor, step, of_actor, argument):
+    maker = SimpleNamespace(end=lambda actor: None)
+    engines = EngineSet([Handle(actor)], maker, no_restart=NO_RESTART_WITH_NCCL)  # ty: ignore[invalid-argument-type]
+    watch = asyncio.ensure_future(EnginePool(engines).wait_until_lost())
+    actor._engine.fails_in = step
+    with pytest.raises(ValueError, match="does not fit"):  # the learner, in its broadcast, does not look at this
+        await getattr(actor, of_actor)(argument)
+    with pytest.raises(EngineLost, match="a weight update failed: ValueError: a shape does not fit"):
+        await asyncio.wait_for(watch, 5)
 
 
 @pytest.mark.slow  # imports vLLM

@@ -10,6 +10,7 @@ from open_instruct.data.types import SamplingConfig
 from open_instruct.engines import pool as engine_pool
 from open_instruct.engines.errors import NO_RESTART_WITH_NCCL, EngineDied, EngineLost
 from open_instruct.engines.pool import EnginePool, EngineSet
+from open_instruct.engines.sleep import Turns
 from open_instruct.engines.weights.send import Weights
 
 pytestmark = pytest.mark.timeout(20)
@@ -75,8 +76,11 @@ class Maker:
     fail_first: int = 0
     hold: bool = False
     failure: Exception = field(default_factory=lambda: EngineDied("no memory"))
+    refusals: list = field(default_factory=list)  # what `make` raises, one a call, before it makes an engine
 
     def make(self, index, restart):
+        if self.refusals:
+            raise self.refusals.pop(0)
         fails = self.failure if len(self.made) < self.fail_first else None
         self.made.append(Engine(f"{index}.{restart}", start_fails=fails))
         if self.hold:
@@ -175,6 +179,25 @@ async def test_a_restart_that_fails_is_tried_again_and_counted(failure):
     assert pool.stats()["engine/restarts"] == 3 and maker.made[0].ended and maker.made[1].ended
 
 
+async def test_an_error_of_ray_in_making_an_engine_is_retried():
+    pool, engines, _ = pool_of(1, Maker(refusals=[ActorUnschedulableError("no node now")]))
+    engines[0].die()
+    assert await asyncio.wait_for(pool.generate([1], FOUR), 5) == "0.2"
+    assert pool.stats() == {"engine/up": 1.0, "engine/restarts": 2.0}
+
+
+@pytest.mark.parametrize("where", ["make", "start"])
+async def test_any_other_error_of_a_restart_ends_the_run(where):
+    error = ValueError("no such strategy")
+    pool, engines, _ = pool_of(1, Maker(refusals=[error]) if where == "make" else Maker(fail_first=1, failure=error))
+    watch = asyncio.ensure_future(pool.wait_until_lost())
+    engines[0].die()
+    with pytest.raises(EngineLost, match=r"starting it again failed\. The error: no such strategy"):
+        await asyncio.wait_for(pool.generate([1], FOUR), 5)
+    with pytest.raises(EngineLost):
+        await watch
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -222,6 +245,32 @@ async def test_a_death_is_noticed_without_a_request():
     assert pool.stats() == {"engine/up": 1.0, "engine/restarts": 2.0}
     await pool.stop()
     watch.cancel()
+
+
+async def test_an_engine_that_dies_asleep_is_replaced_at_waking():
+    pool, engines, maker = pool_of(2)
+    turns, watch = Turns(pool), asyncio.ensure_future(pool.wait_until_lost())
+    await turns.rest()
+    engines[0].die()
+    while pool.stats()["engine/up"] == 2:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    assert engines[0].ended and maker.made == [], "the learner trains on the GPU"
+    await send(pool, 5)  # as after a step: the learner sends to the others, then all wake up
+    assert maker.made == []
+    await turns.wake()
+    await settle(pool)
+    assert pool.stats() == {"engine/up": 2.0, "engine/restarts": 1.0} and maker.made[0].loaded == [5]
+    watch.cancel()
+
+
+async def test_a_final_loss_asleep_ends_the_run_at_once():
+    pool, engines, _ = pool_of(1, max_restarts=0)
+    watch = asyncio.ensure_future(pool.wait_until_lost())
+    await Turns(pool).rest()
+    engines[0].die()
+    with pytest.raises(EngineLost, match="--max_actor_restarts is 0"):
+        await watch
 
 
 async def test_with_nccl_a_death_ends_the_run_at_once():

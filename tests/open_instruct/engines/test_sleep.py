@@ -13,8 +13,11 @@ class Engines:
     def __init__(self):
         self.calls = []
 
-    async def call_up(self, method):
-        self.calls.append(method)
+    async def sleep(self):
+        self.calls.append("sleep")
+
+    async def wake_up(self):
+        self.calls.append("wake_up")
 
 
 @pytest.fixture

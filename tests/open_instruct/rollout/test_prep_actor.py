@@ -333,8 +333,8 @@ async def test_engines_do_not_sleep_during_an_evaluation(tokenizer, tmp_path):
     world, events = World(make([TEACHES] * 4, tokenizer), tokenizer, tmp_path, **flags), []
 
     class Sleeper:
-        async def call_up(self, method):
-            events.append((method, len(world.engine.asked), world.engine.in_flight))
+        async def sleep(self):
+            events.append(("sleep", len(world.engine.asked), world.engine.in_flight))
 
     world.actor.turns = Turns(Sleeper())  # ty: ignore[invalid-argument-type]
     evaluation = asyncio.ensure_future(world.actor.evaluate(0))
