@@ -90,8 +90,11 @@ class MissingColumn(DatasetError):
     """A column that the source requires is missing: `reason` says which, `rest` goes on with what there is."""
 
     def __init__(self, reason: str, rest: str) -> None:
-        super().__init__(reason + rest)
+        super().__init__(reason, rest)  # both, so that it unpickles: workers raise it
         self.reason, self.rest = reason, rest
+
+    def __str__(self) -> str:
+        return self.reason + self.rest
 
 
 def choose_columns(source: Source, present: Collection[str], name: str) -> Columns:
