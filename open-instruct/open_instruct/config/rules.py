@@ -52,7 +52,8 @@ def _ranges(args: Args) -> Iterator[str]:
         for name in names:
             value = getattr(args, name)
             if value is not None and value < least:
-                yield f"--{name} must be {least} or more."
+                number = "0 (greedy)" if name == "eval_temperature" else least
+                yield f"--{name} must be {number} or more."
     for name in SHARES:
         value = getattr(args, name)
         if value is not None and not 0.0 < value <= 1.0:

@@ -104,7 +104,7 @@ def test_unknown_reported_verifier(monkeypatch, capsys, tmp_path, good_rows):
         ("per_device_train_batch_size", 0, "--per_device_train_batch_size must be 1 or more"),
         ("llm_judge_num_engines", 0, "--llm_judge_num_engines must be 1 or more"),
         ("vllm_top_p", 0, "--vllm_top_p"),
-        ("eval_temperature", -1, "--eval_temperature"),
+        ("eval_temperature", -1, "--eval_temperature must be 0 (greedy) or more"),
         ("rho_mask_tv_divergence", True, "--rho_mask_upper_bound"),
         ("total_episodes", 3, "less than one step"),
         ("llm_judge_model", "qwen", "PROVIDER/MODEL"),
