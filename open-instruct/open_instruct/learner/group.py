@@ -99,7 +99,7 @@ class Learners:
         died = {rank: error for rank, error in errors.items() if isinstance(error, RayActorError)}
         rank, error = min((died or errors).items())
         if isinstance(error, RayTaskError):
-            if isinstance(error.cause, (RayActorError, EngineLost)):  # it was talking to one
+            if isinstance(error.cause, EngineLost):  # the learner was sending weights to it
                 raise error
             logger.error("learner %d raised in %s:\n%s", rank, method, error)
             reason = f"raised {type(error.cause).__name__} in {method}: {summary(error.cause)}"

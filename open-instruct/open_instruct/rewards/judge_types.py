@@ -63,9 +63,9 @@ class JudgeSpec:
         return [{"role": "user", "content": text}]
 
 
-def quality_messages(*, input: str, output: str, label: str, prompts: PromptSet | None = None) -> list[dict[str, str]]:
-    """`PointwiseJudge`'s question, by default from the library's own prompt folder. `label` is not shown."""
-    return (prompts or _packaged_prompts()).pointwise_messages(input, output)
+def quality_messages(*, input: str, output: str, label: str) -> list[dict[str, str]]:
+    """`PointwiseJudge`'s question, from the library's own prompt folder. `label` is not shown."""
+    return _packaged_prompts().pointwise_messages(input, output)
 
 
 @cache
