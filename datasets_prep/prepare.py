@@ -164,7 +164,7 @@ def run(
     keep_work: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """`prepare`, with `output` locked. Raises `DatasetError` for what a user can mend."""
+    """`prepare`, with `output` locked. Raises `DatasetError` for what a user can correct."""
     path = output / f"train.{file_format}"
     filters = settings.of_filters()
     identity = fingerprint([filters, asdict(settings), dataset, keep_id])
@@ -272,7 +272,7 @@ def _locked(output: Path) -> Generator[None, None, None]:
 
 
 def main(argv: list[str] | None = None, source: str | None = None) -> int:
-    """The command; errors that a user can mend end with a sentence."""
+    """The command; errors that a user can correct end with a sentence."""
     args = parse(argv, source)
     try:
         if args.push_to_hub:

@@ -1,6 +1,6 @@
 """A training set from UltraFeedback, or from files of its schema: `python -m datasets_prep.ultrafeedback`.
 
-The data set is openbmb/UltraFeedback on the Hugging Face hub; `prepare.py` says the rest.
+The data set is openbmb/UltraFeedback on the Hugging Face hub; `prepare.py` describes options and output.
 """
 
 from datasets_prep.prepare import main

@@ -289,7 +289,7 @@ def _terminated(signum: int, frame: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend end with a sentence, not with a traceback."""
+    """Entry point: errors that a user can correct end with a sentence, not with a traceback."""
     args = parse_args()
     setup_logging()
     from ray.exceptions import RayActorError

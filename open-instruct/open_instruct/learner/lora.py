@@ -1,7 +1,7 @@
 """LoRA through peft (arXiv 2106.09685): adapters are trained, the policy's own weights stay as they are.
 
-The engines, and the checkpoint, get the merged weights under the base model's names (`full_weights`); the
-checkpoint has the adapters in its folder `adapter/`, too. With the adapters off, the policy is the reference
+The engines, and the checkpoint, get the merged weights under the base model's names (`engines.weights.gather`);
+the checkpoint has the adapters in its folder `adapter/`, too. With the adapters off, the policy is the reference
 of the KL term, so there is no second copy.
 """
 

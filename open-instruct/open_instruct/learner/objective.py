@@ -5,7 +5,7 @@ An optimiser step minimises, summed over all tokens of all learners,
     w_i (rho_i L_i + beta KL_i)
 
 with w from `--loss_denominator`, rho from the correction between sampler and trainer (not a function of the
-weights), L from `--loss_fn`, KL from `--kl_estimator`. The terms are pure functions in `grpo_utils`.
+weights), L from `--loss_fn`, KL from `--kl_estimator`. The terms are pure functions in `learner.grpo`.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class SpecJudge(PointwiseJudge):
 
 
 class LMJudgeVerifier(JudgedVerifier, VerifierFunction):
-    """``general-<type>``: a judge type of `judge_utils`, asked about the whole prompt."""
+    """``general-<type>``: a judge type of `judge_types`, asked about the whole prompt."""
 
     def __init__(self, spec: JudgeSpec, verifier_config: LMJudgeVerifierConfig) -> None:
         super().__init__(f"general-{spec.name}", weight=1.0, verifier_config=verifier_config)

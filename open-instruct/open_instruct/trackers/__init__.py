@@ -23,7 +23,7 @@ PACKAGES = {"tensorboard": "tensorboard", "with_tracking": "wandb", "trackio": "
 
 
 def tracked_run(args: Args, resume_step: int | None) -> TrackedRun:
-    """What the trackers are told of a run with these flags."""
+    """The description of a run with these flags, for its trackers."""
     return TrackedRun(
         output_dir=Path(args.output_dir),
         name=args.run_name or f"{args.exp_name}__{args.seed}",

@@ -1,4 +1,4 @@
-"""What a tracker is, and what it is told about a run."""
+"""What a tracker is, and the description of a run that it gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told about the run.
+    """The description of a run that a tracker gets.
 
     `resume_step`: the step that a continued run goes on after, None for a new run. `config`: its flags,
     without keys.
