@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from flip_plugin.plugins import VERIFIER_GROUP
 from flip_plugin.reward.environment_variables import (
     MISSING_SCORE,
     PROMPT_OPENS_THINK,
@@ -34,7 +35,6 @@ from flip_plugin.reward.environment_variables import (
     options_from_env,
     prompt_opens_think,
 )
-from flip_plugin.rows.verifier_names import VERIFIER_GROUP
 
 PACKAGE = "open_instruct"
 HOOKED = f"{PACKAGE}.ground_truth_utils"

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
+#: Classes of verifiers, or plain functions of (response, label), each a verifier under its entry point's name.
+VERIFIER_GROUP = "open_instruct.verifiers"
+#: Judge types: what a judge is asked, and how its reply is read.
+JUDGE_GROUP = "open_instruct.judges"
+
+
 class PluginError(ValueError):
     """What an installed package adds cannot be used; the text names the package."""
 

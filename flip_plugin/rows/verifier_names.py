@@ -11,13 +11,11 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from flip_plugin import plugins
+from flip_plugin.plugins import JUDGE_GROUP, VERIFIER_GROUP
 from flip_plugin.rows.checks import DatasetError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-VERIFIER_GROUP = "open_instruct.verifiers"
-JUDGE_GROUP = "open_instruct.judges"
 
 #: The `dataset` column of each judge type; other judge types are general-NAME.
 JUDGE_TYPES = {"flip": "general-flip", "quality": "general-quality"}

@@ -12,8 +12,9 @@ from datasets_prep import tag, validate
 from datasets_prep.prepare import main as prepare
 from datasets_prep.tiny_world.rows import make_rows
 from flip_plugin import plugins
+from flip_plugin.plugins import VERIFIER_GROUP
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.verifier_names import BUILT_IN, VERIFIER_GROUP, dataset_of, known_verifiers
+from flip_plugin.rows.verifier_names import BUILT_IN, dataset_of, known_verifiers
 from open_instruct.data.rows import load_dataset_mixer
 from open_instruct.data.templates import get_tokenizer
 from open_instruct.data.transform import prepare_dataset

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import open_instruct.verifiers  # noqa: F401 - its classes are found as subclasses
 from flip_plugin import plugins
 from flip_plugin.errors import did_you_mean
-from flip_plugin.plugins import PluginError
-from flip_plugin.rows.verifier_names import JUDGE_GROUP, VERIFIER_GROUP
+from flip_plugin.plugins import JUDGE_GROUP, VERIFIER_GROUP, PluginError
 from open_instruct.config.args import FlagError
 from open_instruct.rewards.judge_types import JudgeSpec, judge_specs
 from open_instruct.rewards.judge_verifier import LMJudgeVerifier, LMJudgeVerifierConfig

@@ -5,8 +5,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from flip_plugin import plugins
+from flip_plugin.plugins import JUDGE_GROUP, VERIFIER_GROUP
 from flip_plugin.rows.checks import DatasetError
-from flip_plugin.rows.verifier_names import BUILT_IN, JUDGE_GROUP, VERIFIER_GROUP, dataset_of, known_verifiers
+from flip_plugin.rows.verifier_names import BUILT_IN, dataset_of, known_verifiers
 
 
 @pytest.fixture

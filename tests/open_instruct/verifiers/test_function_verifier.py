@@ -7,9 +7,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from flip_plugin import plugins
-from flip_plugin.plugins import PluginError
+from flip_plugin.plugins import VERIFIER_GROUP, PluginError
 from flip_plugin.rows.checks import DatasetError, validate_rows
-from flip_plugin.rows.verifier_names import VERIFIER_GROUP, known_verifiers
+from flip_plugin.rows.verifier_names import known_verifiers
 from open_instruct.config.args import Args
 from open_instruct.rewards.registry import build_all_verifiers
 from open_instruct.rewards.row_reward import RewardConfig
