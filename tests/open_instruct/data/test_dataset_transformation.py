@@ -225,7 +225,7 @@ def test_the_hub_is_asked_for_other_names(monkeypatch):
         ({"ground_truth": None}, "ground_truth: is missing"),
         ({"ground_truth": "  "}, "exact text to be recovered"),
         ({"ground_truth": ["a"]}, "must be text, not list"),
-        ({"ground_truth": 42, "dataset": "gsm8k"}, "must be text, not int"),
+        ({"ground_truth": 42, "dataset": "general-quality"}, "must be text, not int"),
         ({"dataset": ["general-flip", "gsm8k"]}, "2 verifiers need a list of 2"),
         ({"dataset": ["general-flip", "gsm8k"], "ground_truth": ["a", ""]}, "for gsm8k"),
     ],
