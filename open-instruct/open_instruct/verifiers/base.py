@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -102,17 +103,25 @@ class VerifierFunction(ABC):
         return await asyncio.to_thread(self, tokenized_prediction, prediction, label, query, rollout_state)
 
 
+#: Seconds that a plain function may take on the event loop.
+QUICK_S = 0.001
+
+
 class FunctionVerifier(VerifierFunction):
     """A plain function of (response, label) as a verifier: for packages that should not need this one.
 
     The function returns a score from 0 to 1, or None where it cannot tell. What it raises, and whatever else it
     returns, makes the score missing, with the status ``verifier_error``: it sees whatever a policy writes, and one
     bad response must not end a run. A label may be of any type.
+
+    A function that has taken longer than `QUICK_S` is called in a thread from then on: a thread a call costs more
+    than most functions do, and a slow one must not hold up the loop that the judge's replies come in on.
     """
 
     def __init__(self, name: str, function: Callable[[str, Any], float | None]) -> None:
         super().__init__(name)
         self.function = function
+        self._is_quick = True
 
     def check_label(self, label: Any) -> None:
         """Nothing is known of what the function can use."""
@@ -137,6 +146,22 @@ class FunctionVerifier(VerifierFunction):
         if not is_score:
             return self._missing("verifier_error", f"{self.name} gave {score!r:.200}, which is no number from 0 to 1")
         return VerificationResult(float(score))
+
+    async def async_call(
+        self,
+        tokenized_prediction: list[int],
+        prediction: str,
+        label: Any,
+        query: str | None = None,
+        rollout_state: Mapping[str, Any] | None = None,
+    ) -> VerificationResult:
+        """The same, at once or in a thread."""
+        if not self._is_quick:
+            return await super().async_call(tokenized_prediction, prediction, label, query, rollout_state)
+        start = time.perf_counter()
+        result = self(tokenized_prediction, prediction, label, query, rollout_state)
+        self._is_quick = time.perf_counter() - start <= QUICK_S
+        return result
 
     def _missing(self, status: str, error: str) -> VerificationResult:
         return VerificationResult(None, status=status, details={"error": error})

@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import threading
+import time
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -83,3 +85,16 @@ def test_labels_of_any_type_pass(monkeypatch):
         for label in (20, {"a": 1}, ["x"]):
             row = {"messages": [{"role": "user", "content": "Hi"}], "dataset": "ends_like", "ground_truth": label}
             validate_rows([row], names)
+
+
+async def test_a_slow_function_moves_to_a_thread():
+    threads = []
+
+    def slow(prediction, label):
+        threads.append(threading.get_ident())
+        time.sleep(0.01)
+        return 1.0
+
+    verifier = FunctionVerifier("slow", slow)
+    assert [(await verifier.async_call([], "a", "b")).score for _ in range(2)] == [1.0, 1.0]
+    assert threads[0] == threading.get_ident() != threads[1]
