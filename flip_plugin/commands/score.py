@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from flip_plugin.errors import CommandError
 from flip_plugin.files.atomic import write_text
-from flip_plugin.files.jsonl import as_line, mend_last_line, open_for_append, whole_lines
+from flip_plugin.files.jsonl import as_line, open_for_append, repair_last_line, whole_lines
 from flip_plugin.prompts.target import NoTarget, normalize_messages
 from flip_plugin.reward.base import JudgedReward
 from flip_plugin.reward.flip import FlipReward
@@ -246,7 +246,7 @@ def _rows_kept(partial: Path, rows: list[dict[str, Any]]) -> int:
 
     Raises `CommandError` when it was made from other input.
     """
-    mend_last_line(partial)
+    repair_last_line(partial)
     kept = end = 0
     for line in whole_lines(partial):
         row = _of_row(partial, line.data, line.number - 1, rows)

@@ -79,7 +79,7 @@ def read_jsonl(path: StrPath, *, bad_lines: list[int] | None = None) -> Iterator
                 raise ValueError(f"{os.fspath(path)}, line {number}: not a JSON object: {data[:80]!r}")
 
 
-def mend_last_line(path: StrPath) -> None:
+def repair_last_line(path: StrPath) -> None:
     """Make the file end with a newline, for what is appended next: complete a last line that is whole, else cut it."""
     path = Path(path)
     if not path.exists():
@@ -103,10 +103,10 @@ def mend_last_line(path: StrPath) -> None:
 
 
 def open_for_append(path: StrPath) -> TextIO:
-    """A UTF-8 file to append `as_line` to, its last line mended; a lone surrogate is written as its JSON escape."""
+    """A UTF-8 file to append `as_line` to, its last line repaired; a lone surrogate is written as its JSON escape."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    mend_last_line(path)
+    repair_last_line(path)
     return path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

@@ -6,10 +6,10 @@ from flip_plugin.files.jsonl import (
     JsonlWriter,
     as_line,
     drop_steps_after,
-    mend_last_line,
     open_for_append,
     read_as,
     read_jsonl,
+    repair_last_line,
     whole_lines,
 )
 
@@ -101,5 +101,5 @@ def test_lines_are_appended_readable_and_with_any_text(tmp_path):
         with open_for_append(path) as file:
             file.write(as_line(record))
             file.write('{"cut')
-    mend_last_line(path)
+    repair_last_line(path)
     assert list(read_jsonl(path)) == [record, record] and "né" in path.read_text(encoding="utf-8")

@@ -15,11 +15,11 @@ from typing import Any
 
 from flip_plugin.errors import CommandError
 from flip_plugin.evals.records.items import Result
+from flip_plugin.evals.records.journal import FOLDER as JUDGEMENTS
+from flip_plugin.evals.records.runs import CONFIG, ITEMS, RESULTS
 from flip_plugin.evals.report.input.training import METRICS, TrainingRun, read_training_run
 from flip_plugin.evals.stats.paired import PAIRED
 from flip_plugin.files.redaction import without_logins
-
-RESULTS, CONFIG = "results.json", "config.json"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _run_folders(path: Path) -> list[Path]:
 def _is_run(path: Path) -> bool:
     if (path / RESULTS).exists() or (path / METRICS).exists():
         return True
-    return (path / CONFIG).exists() and ((path / "items.jsonl").exists() or (path / "judgements").exists())
+    return (path / CONFIG).exists() and ((path / ITEMS).exists() or (path / JUDGEMENTS).exists())
 
 
 def _read_eval(folder: Path, name: str, notes: list[str]) -> EvalRun | None:

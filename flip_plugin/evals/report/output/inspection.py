@@ -13,6 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from flip_plugin.evals.records.items import METHODS
+from flip_plugin.evals.records.journal import FOLDER as JUDGEMENTS
+from flip_plugin.evals.records.runs import ITEMS
 from flip_plugin.evals.report.input.runs import EvalRun
 from flip_plugin.evals.report.text import MAX_CHARS, cut
 from flip_plugin.files.jsonl import read_jsonl
@@ -36,7 +38,7 @@ Row = dict[str, Any]
 
 def inspect_runs(runs: Sequence[EvalRun], limit: int = MAX_ITEMS) -> tuple[list[Row], int]:
     """At most `limit` items over all runs that kept theirs, and how many there were."""
-    able = [run for run in runs if (run.path / "items.jsonl").exists() and (run.path / "judgements").is_dir()]
+    able = [run for run in runs if (run.path / ITEMS).exists() and (run.path / JUDGEMENTS).is_dir()]
     chosen, total = [], 0
     for place, run in enumerate(able):
         items, judged = _read_items(run.path), _read_judgements(run.path)
@@ -55,13 +57,13 @@ def _place(order: Sequence[str], name: str) -> tuple[int, str]:
 
 
 def _read_items(folder: Path) -> list[Row]:
-    return list(_rows(folder / "items.jsonl"))
+    return list(_rows(folder / ITEMS))
 
 
 def _read_judgements(folder: Path) -> dict[str, list[Row]]:
     """Judgements by item; of two with one key the last, as a continued run left them."""
     last: dict[tuple[Any, ...], Row] = {}
-    for file in sorted((folder / "judgements").glob("*.jsonl")):
+    for file in sorted((folder / JUDGEMENTS).glob("*.jsonl")):
         for row in _rows(file):
             last[row.get("judge"), row.get("method"), row.get("id"), row.get("seed")] = row
     by_item: dict[str, list[Row]] = defaultdict(list)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
+from flip_plugin.evals.records.runs import ITEMS
 from flip_plugin.evals.report.input.runs import EvalRun, ReportRuns
 from flip_plugin.evals.report.input.training import TrainingRun, is_measure
 from flip_plugin.evals.report.output import charts, tables
@@ -114,7 +115,7 @@ def chance_of(run: EvalRun) -> float | None:
     """What a random pick is worth over the run's items; None where the items are not there."""
     shares = []
     try:
-        with (run.path / "items.jsonl").open(encoding="utf-8") as lines:
+        with (run.path / ITEMS).open(encoding="utf-8") as lines:
             for line in lines:
                 right = json.loads(line).get("right")
                 if right:
