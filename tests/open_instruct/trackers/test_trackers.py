@@ -29,7 +29,7 @@ def connect(self, address, real=socket.socket.connect):
     return real(self, address)
 
 socket.socket.connect = connect
-from open_instruct.config import Args
+from open_instruct.config.args import Args
 from open_instruct.logger_utils import MetricsLogger
 
 flag, folder, resume = sys.argv[1], sys.argv[2], int(sys.argv[3]) if sys.argv[3:] else None
