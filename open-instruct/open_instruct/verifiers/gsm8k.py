@@ -28,7 +28,7 @@ def number_of(label: Any) -> str:
 
 
 class GSM8KVerifier(CheckedInWorker, VerifierFunction):
-    """1.0 for the right number, compared by value (18.00 is 18); see `answers.check_number` for which number."""
+    """1.0 for the right number, compared by value (18.00 is 18); see `check_number` in `flip_plugin.answers`."""
 
     operation = "number"
     example = (18, "#### 18")
