@@ -1,37 +1,11 @@
 """`flip rescore` and `flip inspect`: recorded calls, read again."""
 
-import json
-
 import pytest
+from row_cases import read, rows, write_rows
 
 from flip_plugin.cli import main
 
 GREEN, RED, YELLOW = "\x1b[1;32m", "\x1b[31m", "\x1b[33m"
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def rows(count):
-    return [{"id": i, "prompt": "guess", "response": f"response {i}"} for i in range(count)]
-
-
-@pytest.fixture
-def score(judge, tmp_path):
-    def run(*more, given=None):
-        if given is not None:
-            write(tmp_path / "in.jsonl", given)
-        command = ["score", "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-        options = ["--judge_model", "hosted_vllm/m", "--api_base", judge.base, "--timeout", "5"]
-        return main([*command, *options, *more])
-
-    return run
 
 
 def test_rescore_and_inspect(score, judge, tmp_path, capsys):
@@ -102,10 +76,6 @@ def test_inspect_chooses_and_counts(score, judge, tmp_path, capsys):
     counted = capsys.readouterr().out
     assert "ok       19   95.0%" in counted and "unparsed        1    5.0%" in counted
     assert "flip scores: mean 1.000" in counted and "0.9-1.0       19 █" in counted
-
-
-def write_rows(path, count):
-    path.write_text("".join(json.dumps({"prompt": "guess", "response": f"r{i}"}) + "\n" for i in range(count)))
 
 
 @pytest.mark.parametrize("command", ["inspect FILE", "rescore --input FILE --output OUT"])

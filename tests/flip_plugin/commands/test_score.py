@@ -4,35 +4,11 @@ import json
 import time
 
 import pytest
+from row_cases import read, rows, write_rows
 
 from flip_plugin.cli import main
 from flip_plugin.commands import score as score_file
 from flip_plugin.reward.result import FlipResult
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def rows(count):
-    return [{"id": i, "prompt": "guess", "response": f"response {i}"} for i in range(count)]
-
-
-@pytest.fixture
-def score(judge, tmp_path):
-    def run(*more, given=None):
-        if given is not None:
-            write(tmp_path / "in.jsonl", given)
-        command = ["score", "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-        options = ["--judge_model", "hosted_vllm/m", "--api_base", judge.base, "--timeout", "5"]
-        return main([*command, *options, *more])
-
-    return run
 
 
 def test_every_row_once_in_order(score, judge, tmp_path, capsys):
@@ -166,10 +142,6 @@ def test_settings_that_cannot_be(score, judge, capsys):
     with pytest.raises(SystemExit):
         score("--flip_echo", "punish")
     assert judge.requests == []
-
-
-def write_rows(path, count):
-    path.write_text("".join(json.dumps({"prompt": "guess", "response": f"r{i}"}) + "\n" for i in range(count)))
 
 
 def scoring(judge, tmp_path, *more):
